@@ -1,0 +1,1 @@
+"""Verbs, one file each; they speak to the admin API only (`run` and `demo` apart)."""

@@ -1,0 +1,1 @@
+"""The schema of the configuration, its loading, and messages about mistakes."""

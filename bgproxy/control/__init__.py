@@ -1,0 +1,1 @@
+"""The control plane: who is live, health, drains, discovery, the store."""

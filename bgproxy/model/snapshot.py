@@ -1,0 +1,62 @@
+"""The routing state as the workers get it: immutable, and everything but who is live.
+
+Who is live stands in the switchboard alone, so that a switch needs no message. The specs are what the controller
+publishes over the links (`bgproxy.switchboard.messages`); they are compared by value to see what changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bgproxy.config.schema import Balance, Drain, Limits, Preview, Retries, Sessions, Timeouts
+
+#: A numeric host and a port, or the path of a Unix socket: workers never resolve names.
+Address = tuple[str, int] | str
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSpec:
+    """One upstream: an address that requests can be sent to."""
+
+    id: str  # "127.0.0.1:9001", "web:8000~172.18.0.3:8000" (a name and what it resolved to), "unix:/run/app.sock"
+    slot: int  # of its cells in the switchboard
+    url: str  # as configured; several specs share it when a name has several addresses
+    address: Address
+    usable: bool  # new requests may go to it: up (or being checked in a live pool), not ejected, drained or in maint
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """One pool of a service."""
+
+    name: str
+    version: str
+    upstreams: tuple[UpstreamSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """A service: its routes, both pools, and the rules that a worker applies."""
+
+    name: str
+    slot: int  # of its word and cells in the switchboard
+    hosts: tuple[str, ...]
+    path: str
+    pools: tuple[PoolSpec, PoolSpec]  # blue, green
+    balance: Balance
+    retries: Retries
+    sessions: Sessions
+    preview: Preview
+    drain: Drain
+    expose_pool: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySpec:
+    """What holds for all services of a worker."""
+
+    limits: Limits  # `connections` is the whole program's; a worker takes its share of it
+    timeouts: Timeouts
+    trusted_proxies: tuple[str, ...]
+    access_log: str
+    session_key: bytes  # signs session cookies; 32 bytes, the same over all workers and restarts

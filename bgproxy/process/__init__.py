@@ -1,0 +1,1 @@
+"""Supervisor, sockets and signals: the one place that joins the two planes."""

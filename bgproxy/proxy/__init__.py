@@ -1,0 +1,1 @@
+"""The data plane: what a worker process does with connections and requests."""

@@ -1,0 +1,1 @@
+"""The memory and the messages that the two planes share."""

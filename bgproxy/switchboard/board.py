@@ -1,0 +1,68 @@
+"""The switchboard: who is live, in shared memory. `layout` says what stands where, and why a switch is atomic."""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Mapping
+
+from bgproxy.switchboard.layout import AREA, CELLS, WORDS, size
+
+_EPOCH_SHIFT = 16
+_HOLD_SHIFT = 2
+
+
+class Switchboard:
+    """The shared mapping, seen from any process that inherited it.
+
+    Only the controller calls `commit` and `settle`; a worker calls `live` and writes the cells of its own area.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.memory = mmap.mmap(-1, size(workers))
+        self.cells = memoryview(self.memory).cast("Q")
+
+    @property
+    def epoch(self) -> int:
+        """The number of the last committed switch."""
+        return int(self.cells[0])
+
+    def live(self, slot: int) -> int:
+        """Which pool of a service is live: 0 blue, 1 green. The epoch is loaded first: see `layout`."""
+        epoch = self.cells[0]
+        word = self.cells[WORDS + 2 * slot]
+        return int(word & 1 if epoch >= word >> _EPOCH_SHIFT else word >> 1 & 1)
+
+    def switched_at(self, slot: int) -> float:
+        """When the service last switched: CLOCK_MONOTONIC, seconds; 0.0 if it never did."""
+        return int(self.cells[WORDS + 2 * slot + 1]) / 1e6
+
+    def settle(self, slot: int, pool: int, switched_at: float = 0.0) -> None:
+        """Give a service its first word: `pool` is live and was before. Not a switch: no traffic knows the slot yet."""
+        self.cells[WORDS + 2 * slot + 1] = int(switched_at * 1e6)
+        self.cells[WORDS + 2 * slot] = self.epoch << _EPOCH_SHIFT | pool << 1 | pool
+
+    def commit(self, changes: Mapping[int, int], now: float | None = None) -> int:
+        """Make `{slot: pool}` live, all of them in one instant; returns the new epoch.
+
+        The times are stored first: a session policy that reads one must never find the time of an older switch.
+        """
+        moment = int((time.monotonic() if now is None else now) * 1e6)
+        epoch = self.epoch + 1
+        for slot, pool in changes.items():
+            before = self.live(slot)
+            self.cells[WORDS + 2 * slot + 1] = moment
+            self.cells[WORDS + 2 * slot] = epoch << _EPOCH_SHIFT | before << 1 | pool
+        self.cells[0] = epoch  # the one store that moves every worker
+        return epoch
+
+    def area(self, worker: int) -> memoryview:
+        """The cells that worker `worker` alone writes."""
+        start = CELLS + worker * AREA
+        return self.cells[start : start + AREA]
+
+    def close(self) -> None:
+        """Unmap it in this process; for tests, since a process that ends does so anyway."""
+        self.cells.release()
+        self.memory.close()

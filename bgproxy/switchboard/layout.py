@@ -1,0 +1,113 @@
+"""The shared mapping: what stands where.
+
+One anonymous mapping, made by the supervisor before it forks, of 64-bit cells:
+
+    [0]                      epoch: the number of the last switch that was committed
+    WORDS + 2*service        the service's word (below)
+    WORDS + 2*service + 1    when it last switched: CLOCK_MONOTONIC, microseconds
+    CELLS + worker*AREA ...  the cells that one worker alone writes
+
+A service's word is `epoch << 16 | hold << 2 | before << 1 | after`. It says: once the epoch of the mapping has reached
+mine, `after` is live, until then `before` is. So a switch of any number of services is one store: write their words with
+the next epoch (nothing changes yet), then store that epoch.
+
+**Why that is atomic.** Only the controller stores here. A worker claims a request in one stretch of code: it loads the
+epoch, then the word. Both are aligned 64-bit loads, which the processors that Linux runs on do not tear; and all
+processes see one memory, in which the stores come in order (the interpreter puts far more than a fence between two of
+them). If the epoch that it loaded had been committed before the load, the word that it then loads is that switch's
+or a later one's, and either names the new pool. If a commit falls between the two loads, the request is taken as
+having come before it: it did start before the commit was answered. So of two requests of which the second starts
+after the first was routed to the new pool, the second loads the new epoch too, in whichever worker.
+
+The limits are generous because the mapping is anonymous: pages that nobody touches cost nothing.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Final
+
+from bgproxy.config.schema import MAX_SERVICES
+
+MAX_UPSTREAMS: Final = 16384
+
+CELL_BYTES: Final = 8
+WORDS: Final = 8  # cells before it: the epoch, and room
+
+# --- what a pool's cells hold, from its base on ---------------------------------------------------------------------
+IN_FLIGHT: Final = 0  # gauge, by class (3)
+CUT: Final = 3  # ended by a drain deadline, by class (3)
+BYTES_IN: Final = 6  # from clients
+BYTES_OUT: Final = 7  # to clients
+DURATION_US: Final = 8  # sum
+RETRIES: Final = 9
+SESSIONS: Final = 10  # gauge: distinct session ids seen lately
+UNSAFE: Final = 11  # gauge: unsafe requests in flight
+BUCKETS: Final = 16  # latency histogram (not cumulative)
+
+#: Upper bounds in seconds; six a decade from 100 µs, so that quantiles are within a third. The last bucket is +Inf.
+BUCKET_BOUNDS: Final = tuple(
+    round(step * 10.0**decade, 7) for decade in range(-4, 2) for step in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+)
+BUCKET_COUNT: Final = len(BUCKET_BOUNDS) + 1
+
+CODES: Final = 56  # requests by status code
+#: The codes with a cell of their own; others are counted as x00 of their class.
+CODE_LIST: Final = (
+    *(100, 101, 103, 200, 201, 202, 203, 204, 205, 206, 207, 300, 301, 302, 303, 304, 307, 308),
+    *(400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422),
+    *(423, 424, 425, 426, 428, 429, 431, 451, 499),
+    *(500, 501, 502, 503, 504, 505, 507, 508, 511),
+)
+CODE_CELLS: Final = {code: index for index, code in enumerate(CODE_LIST)}
+POOL_CELLS: Final = 120
+
+# --- an upstream's cells --------------------------------------------------------------------------------------------
+UP_IN_FLIGHT: Final = 0  # gauge
+UP_REQUESTS: Final = 1
+UP_FAILURES: Final = 2
+UP_CONNECTIONS: Final = 3  # gauge: open connections to it, idle ones too
+UPSTREAM_CELLS: Final = 4
+
+# --- a worker's own cells -------------------------------------------------------------------------------------------
+W_CONNECTIONS: Final = 0  # gauge: client connections
+W_ACCEPTED: Final = 1
+W_REFUSED: Final = 2  # over the limit of connections
+W_UNMATCHED: Final = 3  # requests that no service was for
+W_BAD_REQUESTS: Final = 4  # malformed: 400, 408, 414, 431, 501, 505
+W_LOG_DROPPED: Final = 5  # lines of the access log that could not be written
+W_HEARTBEAT: Final = 6  # CLOCK_MONOTONIC in microseconds, stored by the sweep
+WORKER_CELLS: Final = 64
+
+POOL_BASE: Final = WORKER_CELLS
+UPSTREAM_BASE: Final = POOL_BASE + MAX_SERVICES * 2 * POOL_CELLS
+AREA: Final = UPSTREAM_BASE + MAX_UPSTREAMS * UPSTREAM_CELLS
+CELLS: Final = WORDS + 2 * MAX_SERVICES
+
+
+def pool_base(service_slot: int, pool: int) -> int:
+    """Where a pool's cells begin within a worker's area."""
+    return POOL_BASE + (service_slot * 2 + pool) * POOL_CELLS
+
+
+def upstream_base(slot: int) -> int:
+    """Where an upstream's cells begin within a worker's area."""
+    return UPSTREAM_BASE + slot * UPSTREAM_CELLS
+
+
+def code_cell(code: int) -> int:
+    """The cell of a status code, counted from `CODES`; a code without one counts for its class."""
+    cell = CODE_CELLS.get(code)
+    if cell is None:
+        cell = CODE_CELLS.get(code // 100 * 100, CODE_CELLS[500])
+    return cell
+
+
+def bucket_of(seconds: float) -> int:
+    """The bucket of a duration, counted from `BUCKETS`."""
+    return bisect_left(BUCKET_BOUNDS, seconds)
+
+
+def size(workers: int) -> int:
+    """Bytes of the mapping for so many workers."""
+    return (CELLS + workers * AREA) * CELL_BYTES
