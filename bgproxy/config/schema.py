@@ -5,7 +5,7 @@ Plain frozen dataclasses, so that every process can hold the settings without ca
 A number has one home, and for defaults and limits it is this file.
 
 Units: durations are seconds (`Seconds`, written ``250ms``, ``30s``, ``5m``, ``1h``), sizes are bytes
-(`Bytes`, written ``64KiB``, ``10MiB``), shares are per cent (`Percent`, written ``50%``).
+(`BytesText`, written ``64KiB``, ``10MiB``), shares are per cent (`Percent`, written ``50%``).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from bgproxy.config.units import BytesText, DurationText, PercentText
+from bgproxy.config.units import BytesText, CountText, DurationText, FlagText, PercentText
 
 KiB = 1024
 MiB = 1024 * KiB
 
 Seconds = Annotated[float, DurationText(), Gt(0), Le(7 * 86400)]
-Bytes = Annotated[int, BytesText(), Ge(1)]
+Count = Annotated[int, CountText()]
 Percent = Annotated[float, PercentText(), Ge(0), Le(100)]
 
 PoolName = Literal["blue", "green"]
@@ -39,10 +39,10 @@ MAX_SERVICES = 4096
 class Limits:
     """What one client may ask for. Beyond it: 503 (connections), 431, 431, 413."""
 
-    connections: Annotated[int, Ge(1), Le(1_000_000)] = 10_000
+    connections: Annotated[Count, Ge(1), Le(1_000_000)] = 10_000
     header_bytes: Annotated[int, BytesText(), Ge(1 * KiB), Le(1 * MiB)] = 32 * KiB
-    headers: Annotated[int, Ge(8), Le(10_000)] = 100
-    body_bytes: Bytes | None = None  # None is written "unlimited"
+    headers: Annotated[Count, Ge(8), Le(10_000)] = 100
+    body_bytes: Annotated[int | None, BytesText(unlimited=True)] = None  # None is written "unlimited"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +107,8 @@ class Health:
     path: str = "/"
     interval: Seconds = 2.0
     timeout: Seconds = 1.0
-    rise: Annotated[int, Ge(1), Le(100)] = 2
-    fall: Annotated[int, Ge(1), Le(100)] = 3
+    rise: Annotated[Count, Ge(1), Le(100)] = 2
+    fall: Annotated[Count, Ge(1), Le(100)] = 3
     expect: str = "200-399"  # statuses and ranges, with commas: "200,204,300-399"
 
 
@@ -116,7 +116,7 @@ class Health:
 class Passive:
     """Ejection by what live requests meet: refused, reset, timed out, rubbish."""
 
-    failures: Annotated[int, Ge(1), Le(1_000_000)] = 5
+    failures: Annotated[Count, Ge(1), Le(1_000_000)] = 5
     within: Seconds = 10.0
     eject: Seconds = 10.0
     max_ejected: Percent = 50.0
@@ -126,7 +126,7 @@ class Passive:
 class Retries:
     """Only where the request is provably unsent, or idempotent and unanswered."""
 
-    attempts: Annotated[int, Ge(0), Le(5)] = 1
+    attempts: Annotated[Count, Ge(0), Le(5)] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +172,7 @@ class Service:
     sessions: Sessions = field(default_factory=Sessions)
     preview: Preview = field(default_factory=Preview)
     drain: Drain = field(default_factory=Drain)
-    expose_pool: bool = False
+    expose_pool: Annotated[bool, FlagText()] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +180,7 @@ class Config:
     """A whole configuration, checked."""
 
     listen: tuple[str, ...] = ("127.0.0.1:8080",)
-    workers: Literal["auto"] | Annotated[int, Ge(1), Le(256)] = "auto"
+    workers: Literal["auto"] | Annotated[Count, Ge(1), Le(256)] = "auto"
     state_dir: str = ""  # filled by loading: /var/lib/bgproxy for root, else $XDG_STATE_HOME/bgproxy
     admin: Admin = field(default_factory=Admin)
     access_log: str = "off"  # off | stdout | a file's path
