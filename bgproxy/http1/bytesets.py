@@ -1,0 +1,28 @@
+"""Which bytes may stand where (RFC 9110 section 5, RFC 9112 sections 2 to 5, RFC 3986).
+
+Each set is used as `data.translate(None, SET)`: what is left over is illegal, found at the speed of C.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+DIGITS: Final = b"0123456789"
+HEXDIGITS: Final = b"0123456789abcdefABCDEF"
+ALPHA: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+#: tchar, RFC 9110 section 5.6.2: methods and field names.
+TOKEN: Final = b"!#$%&'*+-.^_`|~" + DIGITS + ALPHA
+
+#: A request target: visible ASCII without `#`. Wider than RFC 3986, because clients send `|`, `{` and `"` raw and every
+#: known proxy lets them through; what could be mistaken for a delimiter (space, CTL, DEL, 8-bit) is not in it.
+TARGET: Final = bytes(byte for byte in range(0x21, 0x7F) if byte != 0x23)
+
+#: A header section: field values (HTAB, SP, VCHAR, obs-text) and the CRLF between lines.
+SECTION: Final = b"\t\r\n" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+
+#: uri-host with an optional port, RFC 9110 section 7.2: reg-name, IPv4, `[IPv6]`; no userinfo, path, space or comma.
+HOST: Final = b"-._~!$&'()*+;=%:[]" + DIGITS + ALPHA
+
+#: The white space that may surround a value. Not what `bytes.strip()` takes: 0x0b, 0x0c and 0x85 belong to the value.
+OWS: Final = b" \t"

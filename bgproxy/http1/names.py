@@ -1,0 +1,139 @@
+"""Field names: what is to be done with a line, looked up by the name as it was spelt.
+
+A name is validated, lower-cased and matched once; after that the spelling itself is the key. The memory is bounded, so
+a client that invents names gains nothing by it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bgproxy.http1.bytesets import TOKEN
+
+# What to do with a line. The numbers are compared on the hot path, hence no enum.
+PLAIN: Final = 0  # forwarded untouched, never looked into
+DROP: Final = 1  # hop-by-hop, or an alias that some back ends would take for another field
+HOST: Final = 2
+CONTENT_LENGTH: Final = 3
+TRANSFER_ENCODING: Final = 4
+CONNECTION: Final = 5
+UPGRADE: Final = 6
+EXPECT: Final = 7
+COOKIE: Final = 8
+FORWARDED: Final = 9  # X-Forwarded-*, Forwarded, X-Real-IP: believed from trusted peers only
+REQUEST_ID: Final = 10
+DATE: Final = 11
+EXTRA: Final = 12  # named by a service: its preview header
+MAX_FORWARDS: Final = 13
+
+_KINDS: Final = {
+    b"host": HOST,
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"upgrade": UPGRADE,
+    b"expect": EXPECT,
+    b"cookie": COOKIE,
+    b"x-forwarded-for": FORWARDED,
+    b"x-forwarded-proto": FORWARDED,
+    b"x-forwarded-host": FORWARDED,
+    b"x-forwarded-port": FORWARDED,
+    b"forwarded": FORWARDED,
+    b"x-real-ip": FORWARDED,
+    b"x-request-id": REQUEST_ID,
+    b"date": DATE,
+    b"max-forwards": MAX_FORWARDS,
+    b"keep-alive": DROP,
+    b"proxy-connection": DROP,
+    b"te": DROP,
+    b"http2-settings": DROP,  # only h2c, which is never negotiated (RFC 9113 section 3.1 retired it)
+}
+
+#: What `Connection` cannot nominate away (http.md row 39; CVE-2024-45410): the framing, and what back ends decide by.
+PROTECTED: Final = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"content-type",
+        b"content-encoding",
+        b"cookie",
+        b"set-cookie",
+        b"authorization",
+        b"cache-control",
+        b"via",
+        b"date",
+        b"expect",
+        b"max-forwards",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"forwarded",
+        b"x-real-ip",
+        b"x-request-id",
+    }
+)
+
+#: Names that must not arrive in a trailer section (RFC 9110 section 6.5.1); they are dropped there.
+NOT_IN_TRAILERS: Final = frozenset(
+    {
+        *PROTECTED,
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"upgrade",
+        b"content-range",
+        b"range",
+        b"www-authenticate",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"location",
+        b"set-cookie2",
+        b"if-match",
+        b"if-none-match",
+        b"if-modified-since",
+        b"if-unmodified-since",
+        b"if-range",
+        b"age",
+        b"expires",
+        b"pragma",
+        b"vary",
+        b"retry-after",
+        b"transfer-encoding",
+    }
+)
+
+_MEMORY: Final = 1024
+
+
+class NameTable:
+    """The memory of names for one direction of one worker.
+
+    `extra` are lower-case names that services ask for (preview headers).
+    """
+
+    def __init__(self, extra: frozenset[bytes] = frozenset()) -> None:
+        self.extra = extra
+        self.known: dict[bytes, int] = {}
+
+    def learn(self, name: bytes) -> int:
+        """The kind of a name that is not in `known` yet; -1 if it is no field name at all."""
+        if not name or name.translate(None, TOKEN):
+            return -1
+        lower = name.lower()
+        kind = _KINDS.get(lower, PLAIN)
+        if kind == PLAIN:
+            if lower in self.extra:
+                kind = EXTRA
+            elif b"_" in lower:
+                # CGI-like back ends cannot tell X_Forwarded_For from X-Forwarded-For: an alias of what matters here
+                # is never forwarded; all others are the application's own.
+                dashed = lower.replace(b"_", b"-")
+                if dashed in PROTECTED or dashed in _KINDS or dashed in self.extra:
+                    kind = DROP
+        if len(self.known) < _MEMORY and len(name) <= 64:
+            self.known[name] = kind
+        return kind

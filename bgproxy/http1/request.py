@@ -1,0 +1,328 @@
+"""Requests: from bytes to what has to be known about them, and to the bytes that go on (RFC 9112 sections 2 to 6).
+
+A head is two things here: the request line, parsed every time, and the header block, which one connection tends to
+repeat to the byte; `RequestFields` is all that was decided about a block, so that it can be remembered.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bgproxy.http1.bytesets import DIGITS, HEXDIGITS, OWS, SECTION, TARGET, TOKEN
+from bgproxy.http1.bytesets import HOST as HOST_BYTES
+from bgproxy.http1.errors import BadRequest
+from bgproxy.http1.names import (
+    CONNECTION,
+    CONTENT_LENGTH,
+    COOKIE,
+    DROP,
+    EXPECT,
+    EXTRA,
+    FORWARDED,
+    HOST,
+    MAX_FORWARDS,
+    PLAIN,
+    PROTECTED,
+    REQUEST_ID,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    NameTable,
+)
+
+#: Longest request line (RFC 9112 section 3 recommends at least 8000 octets): 414 beyond.
+MAX_LINE: Final = 16 * 1024
+#: Longest method: 501 beyond.
+MAX_METHOD: Final = 32
+#: A body announced longer than this is taken for an attack on somebody's arithmetic.
+MAX_LENGTH_DIGITS: Final = 18
+
+#: method -> (safe, idempotent), RFC 9110 section 9.2
+METHODS: Final = {
+    b"GET": (True, True),
+    b"HEAD": (True, True),
+    b"OPTIONS": (True, True),
+    b"TRACE": (True, True),
+    b"PUT": (False, True),
+    b"DELETE": (False, True),
+    b"POST": (False, False),
+    b"PATCH": (False, False),
+}
+
+
+class RequestFields:
+    """What one header block says, and what of it is forwarded."""
+
+    def __init__(self) -> None:
+        self.minor = 1
+        self.forwarded = b""  # the lines that go on, each with its CRLF; Host among them
+        self.host = b""  # Host's value, as sent
+        self.hostname = b""  # lower case, without port and trailing dot: what routes are matched by
+        self.length = -1  # Content-Length; -1 without
+        self.chunked = False
+        self.close = False  # the client said close, or is of 1.0 and did not say keep-alive
+        self.upgrade = b""  # the Upgrade value where Connection nominates it; b"" otherwise
+        self.expect = False  # Expect: 100-continue
+        self.max_forwards = -1
+        self.cookies = b""  # all Cookie lines, joined as RFC 6265 section 5.4 would
+        self.request_id = b""
+        self.forwarding: list[tuple[bytes, bytes]] = []  # X-Forwarded-* and kin as sent: (lower name, value)
+        self.extra: dict[bytes, bytes] = {}  # lower name -> value, of the names that services asked for
+
+
+def parse_request_line(line: bytes) -> tuple[bytes, bytes, int]:
+    """A request line without its CRLF: method, target, minor version.
+
+    Raises `BadRequest` with 400, 501 (method too long) or 505 (RFC 9112 section 3).
+    """
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise BadRequest(400, "a request line is a method, a target and a version, with one space between")
+    method = parts[0]
+    target = parts[1]
+    version = parts[2]
+    if version == b"HTTP/1.1":
+        minor = 1
+    elif version == b"HTTP/1.0":
+        minor = 0
+    else:
+        if version.startswith(b"HTTP/") and version[6:7] == b"." and _digit(version[5:6]) and _digit(version[7:]):
+            raise BadRequest(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+        raise BadRequest(400, "the version is not HTTP/1.1 or HTTP/1.0")
+    if method not in METHODS:
+        if not method or method.translate(None, TOKEN):
+            raise BadRequest(400, "the method is not a token")
+        if len(method) > MAX_METHOD:
+            raise BadRequest(501, "the method is too long")
+    if not target or target.translate(None, TARGET):
+        raise BadRequest(400, "the target has a character that may not stand there raw")
+    return method, target, minor
+
+
+def _digit(char: bytes) -> bool:
+    return len(char) == 1 and char in DIGITS
+
+
+def split_absolute(target: bytes) -> tuple[bytes, bytes]:
+    """An absolute-form target: its authority, and the origin-form that is forwarded (RFC 9112 section 3.2.2)."""
+    scheme, separator, rest = target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        raise BadRequest(400, "the target is neither a path nor an http URL")
+    end = len(rest)
+    for mark in (b"/", b"?"):
+        at = rest.find(mark)
+        if 0 <= at < end:
+            end = at
+    path = rest[end:]
+    return rest[:end], path if path.startswith(b"/") else b"/" + path
+
+
+def hostname_of(value: bytes) -> bytes:
+    """The name in a Host value, lower-cased, without port and trailing dot; `BadRequest` if it is none (9110 7.2)."""
+    if not value or value.translate(None, HOST_BYTES):
+        raise BadRequest(400, "Host is not a host name with an optional port")
+    if value.startswith(b"["):
+        name, separator, port = value.partition(b"]")
+        if not separator or name[1:].translate(None, HEXDIGITS + b":.v") or len(name) < 3:
+            raise BadRequest(400, "Host is not a valid IPv6 address")
+        name += b"]"
+        if port and not port.startswith(b":"):
+            raise BadRequest(400, "Host has something behind its address")
+        port = port[1:]
+    else:
+        name, separator, port = value.partition(b":")
+        if not name or b"[" in name or b"]" in name:
+            raise BadRequest(400, "Host has no name")
+        if b"%" in name and _bad_escape(name):
+            raise BadRequest(400, "Host has a broken percent escape")
+    if port and (len(port) > 5 or port.translate(None, DIGITS) or int(port) > 65535):
+        raise BadRequest(400, "Host has a port that is none")
+    return name.lower().rstrip(b".")
+
+
+def _bad_escape(name: bytes) -> bool:
+    return any(len(piece) < 2 or piece[:2].translate(None, HEXDIGITS) for piece in name.split(b"%")[1:])
+
+
+def parse_content_length(value: bytes) -> int:
+    """1*DIGIT and nothing else (RFC 9110 section 8.6); -1 if it is not."""
+    if not value or value.translate(None, DIGITS) or len(value) > MAX_LENGTH_DIGITS:
+        return -1
+    return int(value)
+
+
+def parse_request_fields(
+    block: bytes, minor: int, names: NameTable, max_headers: int, authority: bytes = b""
+) -> RequestFields:
+    """Judge and edit a header block: its lines with their CRLFs, without the empty line.
+
+    `authority` is that of an absolute-form target, which replaces Host. Raises `BadRequest`.
+    """
+    fields = RequestFields()
+    fields.minor = minor
+    if block.translate(None, SECTION):
+        raise BadRequest(400, "a control character in the header")
+    lines = block.split(b"\r\n")
+    lines.pop()  # what stands behind the last CRLF: nothing
+    count = len(lines)
+    # As many CRs and LFs as line ends: none stands alone (RFC 9112 section 2.2).
+    if block.count(b"\n") != count or block.count(b"\r") != count:
+        raise BadRequest(400, "a bare CR or LF in the header")
+    if count > max_headers:
+        raise BadRequest(431, f"more than {max_headers} header fields")
+
+    known = names.known
+    hosts = 0
+    connection = b""
+    codings = b""
+    upgrade = b""
+    expect = b""
+    edited = False
+    kept: list[bytes] = []
+    for line in lines:
+        name, separator, value = line.partition(b":")
+        if not separator:
+            raise BadRequest(400, "a header line without a colon")
+        kind = known.get(name, -1)
+        if kind == -1:
+            kind = names.learn(name)
+            if kind == -1:
+                raise BadRequest(400, "a header name with a character that may not stand in one")
+        if kind == PLAIN:
+            kept.append(line)
+            continue
+        value = value.strip(OWS)
+        if kind == HOST:
+            hosts += 1
+            if authority:
+                fields.host = authority
+                kept.append(b"Host: " + authority)
+                edited = True
+            else:
+                fields.host = value
+                kept.append(line)
+        elif kind == COOKIE:
+            fields.cookies = fields.cookies + b"; " + value if fields.cookies else value
+            kept.append(line)
+        elif kind == CONNECTION:
+            connection = connection + b"," + value if connection else value
+            edited = True
+        elif kind == CONTENT_LENGTH:
+            if fields.length != -1:
+                raise BadRequest(400, "more than one Content-Length")
+            fields.length = parse_content_length(value)
+            if fields.length == -1:
+                raise BadRequest(400, "Content-Length is not a number")
+            kept.append(line)
+        elif kind == TRANSFER_ENCODING:
+            codings = codings + b"," + value if codings else b"," + value
+            edited = True  # the line is written anew, in the one form that every back end reads alike
+        elif kind == DROP:
+            edited = True
+        elif kind == UPGRADE:
+            upgrade = upgrade + b", " + value if upgrade else value
+            edited = True
+        elif kind == FORWARDED:
+            fields.forwarding.append((name.lower(), value))
+            edited = True
+        elif kind == REQUEST_ID:
+            fields.request_id = value
+            edited = True
+        elif kind == EXPECT:
+            expect = value.lower()
+            kept.append(line)
+        elif kind == EXTRA:
+            fields.extra[name.lower()] = value
+            kept.append(line)
+        elif kind == MAX_FORWARDS:
+            fields.max_forwards = parse_content_length(value)
+            kept.append(line)
+        else:
+            kept.append(line)
+
+    if authority and not hosts:
+        fields.host = authority
+        if minor == 1:
+            raise BadRequest(400, "Host is missing")
+        kept.insert(0, b"Host: " + authority)
+        edited = True
+    elif hosts != 1 and (hosts or minor):
+        raise BadRequest(400, "Host is missing" if not hosts else "more than one Host")
+    if fields.host or hosts:
+        fields.hostname = hostname_of(fields.host)
+    if codings:
+        _set_codings(fields, codings[1:], minor)
+        kept.append(b"Transfer-Encoding: chunked")
+    if expect:
+        if expect != b"100-continue":
+            raise BadRequest(417, "an expectation that is not 100-continue")
+        fields.expect = minor == 1
+    fields.close = minor == 0
+    if connection:
+        kept = _apply_connection(fields, connection, kept, upgrade)
+    if edited:
+        kept.append(b"")
+        fields.forwarded = b"\r\n".join(kept)
+    else:
+        fields.forwarded = block
+    return fields
+
+
+def _set_codings(fields: RequestFields, codings: bytes, minor: int) -> None:
+    """Transfer-Encoding: chunked, once, alone, in 1.1, without Content-Length (RFC 9112 sections 6.1 and 6.3)."""
+    if minor == 0:
+        raise BadRequest(400, "Transfer-Encoding in an HTTP/1.0 request")
+    if fields.length != -1:
+        raise BadRequest(400, "both Transfer-Encoding and Content-Length")
+    if codings.lower() != b"chunked":
+        tokens = [coding.strip(OWS).lower() for coding in codings.split(b",")]
+        last = tokens[-1] == b"chunked" and b"chunked" not in tokens[:-1] and b"identity" not in tokens
+        if last and all(is_token(token.split(b";")[0].strip(OWS)) for token in tokens):
+            raise BadRequest(501, "a transfer coding that is not chunked")
+        raise BadRequest(400, "Transfer-Encoding is not chunked")
+    fields.chunked = True
+
+
+def _apply_connection(fields: RequestFields, connection: bytes, kept: list[bytes], upgrade: bytes) -> list[bytes]:
+    """Obey the options of Connection, and take out the lines that it nominates (RFC 9110 section 7.6.1)."""
+    nominated: set[bytes] = set()
+    for option in connection.lower().split(b","):
+        name = option.strip(OWS)
+        if name == b"close":
+            fields.close = True
+        elif name == b"keep-alive":
+            pass
+        elif name == b"upgrade":
+            if upgrade and fields.minor == 1 and fields.length <= 0 and not fields.chunked:
+                fields.upgrade = upgrade
+        elif name and name not in PROTECTED:
+            nominated.add(name)
+    if fields.minor == 0:
+        options = [option.strip(OWS) for option in connection.lower().split(b",")]
+        fields.close = b"keep-alive" not in options or b"close" in options
+    if fields.upgrade.lower().startswith(b"h2c"):
+        fields.upgrade = b""  # never upgraded (http.md row 50)
+    if nominated:
+        kept = [line for line in kept if line.partition(b":")[0].lower() not in nominated]
+        for name in nominated:
+            fields.extra.pop(name, None)
+    return kept
+
+
+def cookie_value(cookies: bytes, name: bytes) -> bytes:
+    """The value of the first cookie of that name (RFC 6265 section 5.4); b"" without one."""
+    for pair in cookies.split(b";"):
+        key, separator, value = pair.partition(b"=")
+        if separator and key.strip(OWS) == name:
+            return value.strip(OWS).strip(b'"')
+    return b""
+
+
+def is_token(text: bytes) -> bool:
+    """Whether a text is a token (RFC 9110 section 5.6.2)."""
+    return bool(text) and not text.translate(None, TOKEN)
+
+
+def printable(text: bytes, most: int = 200) -> str:
+    """A peer's bytes, safe to show in a log line."""
+    shown = text[:most].decode("latin-1")
+    return "".join(char if char.isprintable() and ord(char) < 0x7F else f"\\x{ord(char):02x}" for char in shown)
