@@ -6,10 +6,15 @@ descriptor beside it (SCM_RIGHTS). A child whose leash ends has lost its supervi
     supervisor → worker       {"link": true}                + the worker's end of a new link
     supervisor → controller   {"link": worker, "pid": pid}  + the controller's end of a new link to that worker
                               {"lost": worker}                that worker has died
-                              {"children": {...}}             pids and restart counts, after each change
+                              {"children": {...}}             pids and restart counts, after each change (below)
     worker → supervisor       {"serving": true}               accepts connections
     controller → supervisor   {"serving": true}               the admin API answers, state is restored
                               {"refused": "…"}                cannot start; the text is for the operator, exit 2
+                              {"config": "…"}                 a reload is in force: the `Config`, pickled, in base64;
+                                                              the next controller starts with it
+
+`children` is `{"controller": {"pid": 7, "restarts": 0}, "workers": [{"index": 0, "pid": 8, "restarts": 0}, …]}`; a pid
+is null while the process is down. A `link` may come for a worker whose loss was not told: it replaces the former link.
 """
 
 from __future__ import annotations
