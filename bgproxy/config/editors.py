@@ -1,0 +1,69 @@
+"""The JSON Schema that editors complete and check a configuration file with.
+
+Pydantic's schema of the dataclasses, plus what the file may look like beyond them: the shorthand for one service, one
+address instead of a list, numbers where text is meant (``version: 1.10``), and defaults as they are written.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Final, get_args, get_type_hints
+
+from bgproxy.config import schema
+from bgproxy.config.units import Marker
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+def editor_schema(generated: dict[str, Any]) -> dict[str, Any]:
+    """The whole schema, from the one that pydantic generated for `Config`."""
+    whole = deepcopy(generated)
+    definitions = whole["$defs"]
+    for name, definition in definitions.items():
+        _write_defaults(definition, getattr(schema, name))
+    _write_defaults(whole, schema.Config)
+    _allow_numbers(whole)
+    for properties in (whole["properties"], definitions["Admin"]["properties"]):
+        addresses = properties["listen"]
+        properties["listen"] = {"anyOf": [addresses, {"type": "string"}], "default": addresses.pop("default")}
+    services = whole["properties"]["services"]
+    services.update(
+        minProperties=1, maxProperties=schema.MAX_SERVICES, propertyNames={"pattern": "^[a-z0-9_.-]{1,64}$"}
+    )
+    services.pop("default", None)
+    for name, definition in definitions["Service"]["properties"].items():
+        whole["properties"][name] = deepcopy(definition)
+    whole["oneOf"] = [
+        {
+            "required": ["services"],
+            "not": {"anyOf": [{"required": [key]} for key in definitions["Service"]["properties"]]},
+        },
+        {"required": ["pools"], "not": {"required": ["services"]}},
+    ]
+    return {"$schema": DIALECT, "title": "bgproxy configuration", **{k: v for k, v in whole.items() if k != "title"}}
+
+
+def _write_defaults(definition: dict[str, Any], owner: Any) -> None:
+    """Replace defaults by their written form: 30s, not 30.0; and drop titles that only repeat the key."""
+    hints = get_type_hints(owner, include_extras=True)
+    for field in fields(owner):
+        part = definition["properties"][field.name]
+        part.pop("title", None)
+        marker = next((note for note in get_args(hints[field.name]) if isinstance(note, Marker)), None)
+        if marker is not None and field.default is not MISSING:
+            part["default"] = marker.format(field.default)
+        elif is_dataclass(hints[field.name]) or part.get("default", "") is None or field.name == "state_dir":
+            part.pop("default", None)
+
+
+def _allow_numbers(part: Any) -> None:
+    """Where any text may stand, a number may: it is taken as the text that was written."""
+    if isinstance(part, dict):
+        if part.get("type") == "string" and not {"enum", "const", "pattern"} & part.keys():
+            part["type"] = ["string", "number"]
+        for value in part.values():
+            _allow_numbers(value)
+    elif isinstance(part, list):
+        for value in part:
+            _allow_numbers(value)

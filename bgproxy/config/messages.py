@@ -1,0 +1,180 @@
+"""What is wrong with a value, in words: what was found, what is allowed there, what to do.
+
+The wording comes from the schema's own annotations, so that a field says the same about itself everywhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le, MinLen
+
+from bgproxy.config import schema
+from bgproxy.config.units import Marker
+from bgproxy.config.written import SERVICE_KEYS, TOP_KEYS, Path
+
+_UNIONS: Final = (Union, types.UnionType)
+
+
+def explain(error: Any, *, shorthand: bool) -> tuple[Path, str]:
+    """The path and the message of one of pydantic's errors (`ErrorDetails`).
+
+    All errors of one path have the same path here, whatever branch of a union each is about; the first is enough.
+    """
+    path, holder, annotation = _walk(error["loc"])
+    kind, found = error["type"], error["input"]
+    if kind == "unexpected_keyword_argument":
+        return path, _unknown(str(path[-1]), holder, shorthand=shorthand and len(path) == 1)
+    if kind == "missing":
+        return path, f"is missing: add it; it takes {describe(annotation)}"
+    bare = _bare(annotation)
+    text = isinstance(found, str)
+    if get_origin(bare) in _UNIONS:
+        return path, f"{_found(found)} is not allowed: write {describe(annotation)}"
+    if kind == "value_error" and text:
+        return path, str(error["ctx"]["error"])
+    if kind == "literal_error":
+        return path, f"{_found(found)} is not allowed: write {describe(annotation)}{_nearest(found, get_args(bare))}"
+    if get_origin(bare) is tuple and text:
+        return path, f"takes a list: write [{found}], or one item a line, each behind '- '"
+    if kind.startswith(("greater_than", "less_than")):
+        return path, f"{_found(found)} is out of range: write {describe(annotation)}"
+    return path, f"{_found(found)} cannot stand here: it takes {describe(annotation)}"
+
+
+def describe(annotation: Any) -> str:
+    """What a field of that annotation takes: "a whole number from 1 to 100", "blue or green"."""
+    bare, notes = _bare(annotation), _notes(annotation)
+    marker = next((note for note in notes if isinstance(note, Marker)), None)
+    if marker is not None:
+        return marker.noun + _bounds(marker, notes)
+    origin = get_origin(bare)
+    if origin in _UNIONS:
+        return " or ".join(describe(member) for member in get_args(bare))
+    if origin is Literal:
+        return _any_of(get_args(bare))
+    if origin is tuple:
+        return f"a list, each item {describe(get_args(bare)[0])}"
+    if origin is dict:
+        return "a mapping, each key a name of yours"
+    if is_dataclass(bare):
+        return f"a mapping with the keys {', '.join(field.name for field in fields(bare))}"
+    return "text that is not empty" if any(isinstance(note, MinLen) for note in notes) else "text"
+
+
+def nearest(name: str, known: Any) -> str | None:
+    """The one of `known` that `name` was probably meant to be."""
+    plain = name.strip().lower().replace("-", "_")
+    close = difflib.get_close_matches(plain, sorted(known), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+# --- unknown keys ---------------------------------------------------------------------------------------------------
+
+
+def _unknown(key: str, holder: Any, *, shorthand: bool) -> str:
+    """What to do about a key that `holder` does not have."""
+    known = [field.name for field in fields(holder)]
+    if holder is schema.Config:
+        known = [name for name in known if not shorthand or name != "services"]
+        known += sorted(SERVICE_KEYS) if shorthand else []
+    near = nearest(key, known)
+    if near is not None:
+        return f"is not a key that is known here: did you mean {near}? (known: {', '.join(known)})"
+    homes = _homes().get(key.lower().replace("-", "_"), [])
+    if homes:
+        return f"is not a key that is known here: it belongs below {_any_of(homes)}"
+    return f"is not a key that is known here: remove it (known: {', '.join(known)})"
+
+
+@cache
+def _homes() -> dict[str, list[str]]:
+    """The sections that a key may stand in, for keys of sections."""
+    homes: dict[str, list[str]] = {}
+    for owner, names in ((schema.Config, TOP_KEYS), (schema.Service, SERVICE_KEYS)):
+        hints = _hints(owner)
+        for section in sorted(names):
+            if is_dataclass(hints[section]):
+                for field in fields(hints[section]):
+                    homes.setdefault(field.name, []).append(section)
+    return homes
+
+
+# --- annotations ----------------------------------------------------------------------------------------------------
+
+
+def _walk(location: tuple[str | int, ...]) -> tuple[Path, Any, Any]:
+    """The part of an error's location that is a path, the class that holds its last key, and that key's annotation."""
+    path: list[str | int] = []
+    holder: Any = None
+    annotation: Any = schema.Config
+    for part in location:
+        bare = _bare(annotation)
+        if get_origin(bare) in _UNIONS:
+            if not isinstance(part, int):
+                continue  # the name of a branch, not a key
+            bare = next(member for member in get_args(bare) if get_origin(member) is tuple)
+        if isinstance(bare, type) and is_dataclass(bare):
+            holder, annotation = bare, _hints(bare).get(str(part))
+        elif get_origin(bare) is dict:
+            annotation = get_args(bare)[1]
+        elif get_origin(bare) is tuple:
+            annotation = get_args(bare)[0]
+        else:
+            break
+        path.append(part)
+        if annotation is None:
+            break
+    return tuple(path), holder, annotation
+
+
+@cache
+def _hints(owner: Any) -> dict[str, Any]:
+    return get_type_hints(owner, include_extras=True)
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _notes(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+
+
+def _bounds(marker: Marker, notes: tuple[Any, ...]) -> str:
+    """The limits among `notes`, in the marker's units."""
+    low = next((note for note in notes if isinstance(note, Ge | Gt)), None)
+    high = next((note for note in notes if isinstance(note, Le)), None)
+    below = f", at most {marker.format(high.le)}" if high else ""
+    if isinstance(low, Gt):
+        return f", more than {marker.format(low.gt)}{below}"
+    if isinstance(low, Ge):
+        return (
+            f" from {marker.format(low.ge)} to {marker.format(high.le)}"
+            if high
+            else f", at least {marker.format(low.ge)}"
+        )
+    return below
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def _found(value: Any) -> str:
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 80 else repr(value[:77] + "...")
+    return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else "nothing"
+
+
+def _nearest(found: Any, known: tuple[str, ...]) -> str:
+    near = nearest(found, known) if isinstance(found, str) else None
+    return f"; did you mean {near}?" if near else ""
+
+
+def _any_of(words: Any) -> str:
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else str(last)
