@@ -10,8 +10,10 @@ from copy import deepcopy
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Final, get_args, get_type_hints
 
+from annotated_types import Ge, Le
+
 from bgproxy.config import schema
-from bgproxy.config.units import Marker
+from bgproxy.config.units import CountText, FlagText, Marker
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -50,11 +52,21 @@ def _write_defaults(definition: dict[str, Any], owner: Any) -> None:
     for field in fields(owner):
         part = definition["properties"][field.name]
         part.pop("title", None)
-        marker = next((note for note in get_args(hints[field.name]) if isinstance(note, Marker)), None)
-        if marker is not None and field.default is not MISSING:
+        notes = get_args(hints[field.name])
+        marker = next((note for note in notes if isinstance(note, Marker)), None)
+        if isinstance(marker, CountText):
+            part["anyOf"][0] |= {"minimum": _limit(notes, Ge), "maximum": _limit(notes, Le)}
+        elif marker is not None and not isinstance(marker, FlagText) and field.default is not MISSING:
             part["default"] = marker.format(field.default)
         elif is_dataclass(hints[field.name]) or part.get("default", "") is None or field.name == "state_dir":
             part.pop("default", None)
+
+
+def _limit(notes: tuple[Any, ...], kind: type[Ge | Le]) -> int:
+    """The lower or upper limit of a count; the schema gives both for each."""
+    note = next(note for note in notes if isinstance(note, kind))
+    limit: Any = note.ge if isinstance(note, Ge) else note.le
+    return int(limit)
 
 
 def _allow_numbers(part: Any) -> None:
