@@ -1,0 +1,100 @@
+"""What is printed where: colour on terminals only, columns, a line that is redrawn, a screen that is redrawn."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Final, TextIO
+
+_CODES: Final = {
+    "bold": "1",
+    "dim": "2",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "blue": "94",
+}
+_ESCAPE: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Paint:
+    """Colours text, or leaves it as it is where colour has no place."""
+
+    def __init__(self, *, on: bool) -> None:
+        self._on = on
+
+    @classmethod
+    def of(cls, stream: TextIO) -> Paint:
+        """Colour on a terminal, unless NO_COLOR is set to anything (no-color.org) or the terminal is dumb."""
+        dumb = os.environ.get("TERM") == "dumb"
+        return cls(on=stream.isatty() and not os.environ.get("NO_COLOR") and not dumb)
+
+    def __call__(self, text: str, *styles: str) -> str:
+        """The text in these styles; unknown ones are none."""
+        codes = [_CODES[style] for style in styles if style in _CODES]
+        return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if self._on and codes and text else text
+
+
+def columns(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(), gap: int = 2) -> list[str]:
+    """Rows as aligned lines; `right` names the columns of numbers. Colours take no width."""
+    if not rows:
+        return []
+    widths = [max(_width(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = []
+        for i, cell in enumerate(row):
+            fill = " " * (widths[i] - _width(cell))
+            cells.append(fill + cell if i in right else cell + fill)
+        lines.append((" " * gap).join(cells).rstrip())
+    return lines
+
+
+def _width(text: str) -> int:
+    return len(_ESCAPE.sub("", text))
+
+
+class Progress:
+    """One line that says how far something is: redrawn on a terminal, printed now and then elsewhere."""
+
+    def __init__(self, stream: TextIO, *, every: float = 5.0) -> None:
+        self._stream = stream
+        self._terminal = stream.isatty()
+        self._every = every  # seconds between two lines that are not redrawn
+        self._shown = ""
+        self._next = 0.0
+
+    def show(self, text: str, now: float) -> None:
+        """Say this; `now` is a monotonic time in seconds."""
+        if self._terminal:
+            room = shutil.get_terminal_size().columns - 1
+            self._stream.write(f"\r\x1b[K{text[:room]}")
+            self._stream.flush()
+            self._shown = text
+        elif text != self._shown and now >= self._next:
+            print(text, file=self._stream, flush=True)
+            self._shown, self._next = text, now + self._every
+
+    def clear(self) -> None:
+        """Make room for a line that stays."""
+        if self._terminal and self._shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._shown = ""
+
+
+def redraw(lines: Sequence[str], stream: TextIO | None = None) -> None:
+    """The whole screen anew without flicker; on something else than a terminal, one block after the other."""
+    out = stream or sys.stdout
+    if not out.isatty():
+        print("\n".join(lines), end="\n\n", file=out, flush=True)
+        return
+    room = shutil.get_terminal_size().lines - 1
+    shown = list(lines)
+    if len(shown) > room:
+        shown = [*shown[: room - 1], f"... {len(shown) - room + 1} more lines; a taller window shows them"]
+    out.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J")
+    out.flush()
