@@ -1,0 +1,124 @@
+"""JSON Schemas of what several calls answer with; those of one call stand beside its handler."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from bgproxy.model.classes import CLASS_NAMES
+from bgproxy.model.pool import POOLS, PoolState
+from bgproxy.model.upstream import UpstreamState
+
+Schema = dict[str, Any]
+
+STRING: Final[Schema] = {"type": "string"}
+NUMBER: Final[Schema] = {"type": "number"}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+FLAG: Final[Schema] = {"type": "boolean"}
+POOL: Final[Schema] = {"type": "string", "enum": list(POOLS)}
+TIME: Final[Schema] = {"type": "string", "format": "date-time", "description": "RFC 3339, UTC"}
+
+
+def ref(name: str) -> Schema:
+    """A reference to a component."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def or_null(schema: Schema) -> Schema:
+    """The same, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def record(about: str = "", /, **members: Schema) -> Schema:
+    """An object that has all these members, and may have others in later versions."""
+    schema: Schema = {"type": "object", "properties": members, "required": list(members)}
+    return schema | ({"description": about} if about else {})
+
+
+def listing(items: Schema) -> Schema:
+    """An array."""
+    return {"type": "array", "items": items}
+
+
+def by_class(items: Schema, about: str) -> Schema:
+    """A value for each class of what is in flight."""
+    return record(about, **dict.fromkeys(CLASS_NAMES, items))
+
+
+COMPONENTS: Final[dict[str, Schema]] = {
+    "Problem": record(
+        "RFC 9457; `type` is stable.",
+        type=STRING,
+        title=STRING,
+        status={"type": "integer"},
+        detail=STRING,
+        details=listing(STRING),
+    ),
+    "Upstream": record(
+        id=STRING,
+        url=STRING,
+        address=STRING,
+        state={"type": "string", "enum": [state.value for state in UpstreamState]},
+        ejected=FLAG,
+        reason=STRING | {"description": "of the last failed check; empty when it is up"},
+        since=TIME,
+        in_flight=COUNT,
+        check_ms=or_null(NUMBER),
+    ),
+    "Drain": record(
+        "What a pool that is no longer live still waits for; times in seconds.",
+        since=TIME,
+        seconds=NUMBER,
+        waiting_for=by_class(COUNT, "in flight"),
+        deadline_in=by_class(NUMBER, "until the rest is ended"),
+        sessions_until_in=or_null(NUMBER),
+    ),
+    "Pool": record(
+        state={"type": "string", "enum": [state.value for state in PoolState]},
+        version=STRING,
+        healthy=FLAG,
+        in_flight=by_class(COUNT, "in flight"),
+        sessions=COUNT,
+        requests=COUNT,
+        upstreams=listing(ref("Upstream")),
+        unresolved=listing(record(url=STRING, reason=STRING)),
+        drain=or_null(ref("Drain")),
+    ),
+    "Service": record(
+        service=STRING,
+        generation=COUNT | {"description": "number of its last change"},
+        live=POOL,
+        previous=or_null(POOL | {"description": "where a rollback goes"}),
+        switched_at=or_null(TIME),
+        match=record(hosts=listing(STRING), path=STRING),
+        sessions=record(mode=STRING, on_switch=STRING),
+        pools=record(blue=ref("Pool"), green=ref("Pool")),
+    ),
+    "Switched": record(
+        "What a switch or a rollback did.",
+        service=STRING,
+        live=POOL,
+        previous=or_null(POOL),
+        generation=COUNT,
+        switched_in_ms=NUMBER,
+        drained=or_null(ref("Drained")),
+    ),
+    "Drained": record(
+        'How the old pool ended; only with `"wait": "drained"`.',
+        **dict.fromkeys(CLASS_NAMES, COUNT),
+        cut=by_class(COUNT, "ended by the drain deadline"),
+        seconds=NUMBER,
+        complete=FLAG,
+    ),
+    "Event": record(
+        id=COUNT,
+        at=TIME,
+        type=STRING,
+        service=or_null(STRING),
+        pool=or_null(STRING),
+        upstream=or_null(STRING),
+        actor=record(name=STRING, address=STRING),
+        reason=STRING,
+        message=STRING,
+        data={"type": "object"},
+    ),
+}
