@@ -1,0 +1,268 @@
+"""A controller in memory: the facade that the admin API speaks to, without workers, checks or a disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bgproxy.config.schema import Config, Pool, Pools, Service
+from bgproxy.control.controller import Actor, SwitchResult
+from bgproxy.errors import Busy, NotFound, NotHealthy, Refused, Stale
+
+NOW = "2030-01-02T03:04:05.678Z"
+
+
+def config(**admin: Any) -> Config:
+    """Two services, and the admin settings that a test is about."""
+    from bgproxy.config.schema import Admin
+
+    pools = Pools(blue=Pool(upstreams=("http://127.0.0.1:9001",)), green=Pool(upstreams=("http://127.0.0.1:9002",)))
+    return Config(services={"shop": Service(pools=pools), "api": Service(pools=pools)}, admin=Admin(**admin))
+
+
+class FakeEvents:
+    """Events of a list; followers wait for more."""
+
+    def __init__(self) -> None:
+        self.list: list[dict[str, Any]] = []
+        self.more = asyncio.Event()
+        self.followers = 0
+
+    def add(self, kind: str, service: str | None, message: str = "", reason: str = "") -> None:
+        self.list.append(
+            {
+                "id": len(self.list) + 1,
+                "at": NOW,
+                "type": kind,
+                "service": service,
+                "pool": None,
+                "upstream": None,
+                "actor": {"name": "anonymous", "address": "127.0.0.1"},
+                "reason": reason,
+                "message": message,
+                "data": {},
+            }
+        )
+        self.more.set()
+        self.more = asyncio.Event()
+
+    def history(self, service: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        return [event for event in self.list if service is None or event["service"] == service][-limit:]
+
+    def since(self, last: int) -> list[dict[str, Any]] | None:
+        return [event for event in self.list if event["id"] > last]
+
+    async def subscribe(self, last: int | None = None) -> AsyncIterator[dict[str, Any]]:
+        at = len(self.list) if last is None else last
+        self.followers += 1
+        try:
+            while True:
+                while at < len(self.list):
+                    at += 1
+                    yield self.list[at - 1]
+                await self.more.wait()
+        finally:
+            self.followers -= 1
+
+
+@dataclass
+class FakeService:
+    live: str = "blue"
+    previous: str | None = None
+    generation: int = 1
+    versions: dict[str, str] = field(default_factory=lambda: {"blue": "1.0", "green": "2.0"})
+    upstreams: dict[str, list[str]] = field(
+        default_factory=lambda: {"blue": ["http://127.0.0.1:9001"], "green": ["http://127.0.0.1:9002"]}
+    )
+    states: dict[str, str] = field(default_factory=dict)
+
+
+class FakeController:
+    """Behaves as the notes on the facade say; `gate`, when set, holds a switch until it is released."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.services = {name: FakeService() for name in config.services}
+        self.last = 1
+        self.events = FakeEvents()
+        self.unhealthy: set[tuple[str, str]] = set()
+        self.not_ready: list[str] = []
+        self.calls: list[tuple[str, Any]] = []
+        self.raises: Exception | None = None
+        self.gate: asyncio.Event | None = None
+        self.held = asyncio.Event()
+
+    def _service(self, name: str) -> FakeService:
+        if name not in self.services:
+            raise NotFound(f"There is no service {name!r}; known: {', '.join(self.services)}.")
+        return self.services[name]
+
+    def _bump(self, service: str) -> int:
+        self.last += 1
+        self.services[service].generation = self.last
+        return self.last
+
+    def generation(self, service: str) -> int:
+        return self._service(service).generation
+
+    def ready(self) -> tuple[bool, list[str]]:
+        return not self.not_ready, self.not_ready
+
+    def status(self) -> dict[str, Any]:
+        if self.raises is not None:
+            raise self.raises
+        return {
+            "program": "bgproxy",
+            "version": "0.1.0",
+            "build": "interpreted",
+            "started_at": NOW,
+            "generation": self.last,
+            "workers": [{"index": 0, "pid": 10, "state": "serving", "connections": 5, "restarts": 2}],
+            "controller": {"pid": 1, "restarts": 0},
+            "listeners": ["127.0.0.1:8080"],
+            "services": [self.service_status(name) for name in self.services],
+        }
+
+    def service_status(self, name: str) -> dict[str, Any]:
+        service = self._service(name)
+        return {
+            "service": name,
+            "generation": service.generation,
+            "live": service.live,
+            "previous": service.previous,
+            "switched_at": None,
+            "match": {"hosts": [], "path": "/"},
+            "sessions": {"mode": "none", "on_switch": "follow"},
+            "pools": {pool: self._pool_status(name, pool) for pool in ("blue", "green")},
+        }
+
+    def _pool_status(self, name: str, pool: str) -> dict[str, Any]:
+        service = self.services[name]
+        return {
+            "state": "live" if service.live == pool else "standby",
+            "version": service.versions[pool],
+            "healthy": (name, pool) not in self.unhealthy,
+            "in_flight": {"requests": 3, "streams": 0, "websockets": 1},
+            "sessions": 4,
+            "requests": 11,
+            "upstreams": [
+                {
+                    "id": url.removeprefix("http://"),
+                    "url": url,
+                    "address": url.removeprefix("http://"),
+                    "state": service.states.get(url, "up"),
+                    "ejected": False,
+                    "reason": "",
+                    "since": NOW,
+                    "in_flight": 2,
+                    "check_ms": 1.2,
+                }
+                for url in service.upstreams[pool]
+            ],
+            "unresolved": [],
+            "drain": None,
+        }
+
+    async def switch(
+        self,
+        targets: Mapping[str, str | None],
+        *,
+        actor: Actor,
+        force: bool = False,
+        wait: str = "switched",
+        reason: str = "",
+        if_match: int | None = None,
+    ) -> list[SwitchResult]:
+        self.calls.append(
+            ("switch", {"targets": dict(targets), "actor": actor, "force": force, "wait": wait, "reason": reason})
+        )
+        if self.raises is not None:
+            raise self.raises
+        chosen = {name: to or self._other(self._service(name).live) for name, to in targets.items()}
+        for name, to in chosen.items():
+            if if_match is not None and self.services[name].generation != if_match:
+                raise Stale("stale")
+            if (name, to) in self.unhealthy and not force:
+                raise NotHealthy(f"{name}: {to} is not healthy.", ["127.0.0.1:9002: connection refused"])
+        if self.gate is not None:
+            self.held.set()
+            await self.gate.wait()
+        return [self._moved(name, to, wait) for name, to in chosen.items()]
+
+    async def rollback(
+        self,
+        service: str,
+        *,
+        actor: Actor,
+        force: bool = False,
+        wait: str = "switched",
+        reason: str = "",
+        if_match: int | None = None,
+    ) -> SwitchResult:
+        previous = self._service(service).previous
+        if previous is None:
+            raise Refused(f"{service}: no pool was live before.")
+        self.calls.append(
+            ("rollback", {"service": service, "actor": actor, "force": force, "wait": wait, "reason": reason})
+        )
+        return self._moved(service, previous, wait)
+
+    @staticmethod
+    def _other(pool: str) -> str:
+        return "green" if pool == "blue" else "blue"
+
+    def _moved(self, name: str, to: str, wait: str) -> SwitchResult:
+        service = self.services[name]
+        drained = None
+        if service.live != to:
+            service.live, service.previous = to, service.live
+            self._bump(name)
+            self.events.add("switched", name, f"{name}: {to} is live")
+        if wait == "drained":
+            zero = {"requests": 0, "streams": 0, "websockets": 0}
+            drained = {**zero, "requests": 3, "cut": zero, "seconds": 0.5, "complete": True}
+        return SwitchResult(name, to, service.previous, service.generation, 0.7, drained)
+
+    async def set_pool(
+        self,
+        service: str,
+        pool: str,
+        *,
+        version: str | None,
+        upstreams: list[str] | None,
+        actor: Actor,
+        if_match: int | None = None,
+    ) -> dict[str, Any]:
+        self.calls.append(("set_pool", {"pool": pool, "version": version, "upstreams": upstreams, "actor": actor}))
+        found = self._service(service)
+        if version is not None:
+            found.versions[pool] = version
+        if upstreams is not None:
+            found.upstreams[pool] = upstreams
+        self._bump(service)
+        return self.service_status(service)
+
+    async def set_upstream_state(
+        self, service: str, pool: str, upstream: str, state: str, *, actor: Actor
+    ) -> dict[str, Any]:
+        self.calls.append(("set_upstream_state", {"pool": pool, "upstream": upstream, "state": state, "actor": actor}))
+        found = self._service(service)
+        self._bump(service)
+        word = {"ready": "checking", "drain": "draining", "maint": "maint"}[state]
+        for url in found.upstreams[pool]:
+            if upstream in (url, url.removeprefix("http://")):
+                found.states[url] = word
+                return self.service_status(service)
+        raise NotFound(f"{service}: {pool} has no upstream {upstream!r}.")
+
+    async def reload(self, *, actor: Actor) -> dict[str, Any]:
+        self.calls.append(("reload", {"actor": actor}))
+        if self.raises is not None:
+            raise self.raises
+        return {"changed": []}
+
+    def busy(self) -> None:
+        """Refuse the next change as busy."""
+        self.raises = Busy("shop: another change is running.")
