@@ -1,0 +1,55 @@
+"""What the demo prints: what to open, and what to type in a second terminal."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from bgproxy.cli.client import DEFAULT_ADMIN
+
+
+def command() -> str:
+    """How this installation's `bgproxy` is typed in the present directory, as short as it can be."""
+    started = Path(sys.argv[0])
+    if started.name == "__main__.py":
+        return f"{_shortest(Path(sys.executable))} -m bgproxy"
+    found = shutil.which("bgproxy")
+    if found is not None and Path(found).absolute() == started.absolute():
+        return "bgproxy"
+    return _shortest(started)
+
+
+def _shortest(path: Path) -> str:
+    """A path from here where it is below here, else whole. Links stay: a virtual environment's python is one."""
+    whole = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+    here = Path.cwd()
+    return shlex.quote(str(whole.relative_to(here) if whole.is_relative_to(here) else whole))
+
+
+def guide(shop: str, admin: str, bgproxy: str) -> str:
+    """The text; `shop` and `admin` are URLs, `bgproxy` is what `command` says."""
+    flag = "" if admin == DEFAULT_ADMIN else f" --admin {admin}"
+    lines = [
+        ("open", ""),
+        (f"{shop}/", "the shop; leave it open, and watch who answers"),
+        ("", ""),
+        ("type in a second terminal, in this directory", ""),
+        (f"{bgproxy} status --watch{flag}", "what is live, what is in flight"),
+        (f"{bgproxy} switch{flag}", "blue 1.0 -> green 2.0, in one instant"),
+        (f"{bgproxy} rollback{flag}", "and back"),
+        (f"{bgproxy} history{flag}", "who changed what, when"),
+        ("", ""),
+        ("and", ""),
+        (f"curl -H 'X-BGProxy-Pool: idle' {shop}/api/version", "a look at the pool that is not live"),
+        (f"curl '{shop}/slow?s=5'", "begin it, then switch: it ends where it began"),
+        (f"curl -T some.file -X POST {shop}/upload", "an upload does the same"),
+        (f"curl -N {shop}/events", "so does a stream; the drain cuts it 15 s after a switch"),
+    ]
+    width = max(len(left) for left, right in lines if right)
+    body = "\n".join(
+        f"  {left:<{width}}   {right}" if right else left and f"\n{left}:" for left, right in lines if left
+    )
+    return f"A shop in two versions runs behind bgproxy, all on this machine. Ctrl-C ends it, and leaves nothing behind.\n{body}\n"
