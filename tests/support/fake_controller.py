@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from bgproxy.config.schema import Config, Pool, Pools, Service
 from bgproxy.control.controller import Actor, SwitchResult
+from bgproxy.control.tallies import Tallies
 from bgproxy.errors import Busy, NotFound, NotHealthy, Refused, Stale
+from bgproxy.switchboard.layout import BUCKET_COUNT
 
 NOW = "2030-01-02T03:04:05.678Z"
 
@@ -67,6 +70,29 @@ class FakeEvents:
             self.followers -= 1
 
 
+class FakeCounters:
+    """Cells that a test fills."""
+
+    def __init__(self) -> None:
+        self.pools: dict[tuple[str, str], SimpleNamespace] = {}
+        self.whole = SimpleNamespace(accepted=0, refused=0, unmatched=0, bad_requests=0, log_dropped=0)
+
+    def pool(self, service: str, pool: str) -> SimpleNamespace:
+        empty = SimpleNamespace(
+            codes={},
+            buckets=[0] * BUCKET_COUNT,
+            duration_seconds=0.0,
+            bytes_in=0,
+            bytes_out=0,
+            retries=0,
+            cut=[0, 0, 0],
+        )
+        return self.pools.setdefault((service, pool), empty)
+
+    def program(self) -> SimpleNamespace:
+        return self.whole
+
+
 @dataclass
 class FakeService:
     live: str = "blue"
@@ -87,6 +113,8 @@ class FakeController:
         self.services = {name: FakeService() for name in config.services}
         self.last = 1
         self.events = FakeEvents()
+        self.counters = FakeCounters()
+        self.tallies = Tallies()
         self.unhealthy: set[tuple[str, str]] = set()
         self.not_ready: list[str] = []
         self.calls: list[tuple[str, Any]] = []
