@@ -57,7 +57,13 @@ def _check_clash(written: Written, taken: dict[Any, Path], path: Path, address: 
         return
     if key in taken:
         first = taken[key]
-        if path[0] == "admin" and first[0] == "listen":
+        if written.get(*path) is None:
+            written.report(
+                first, f"{address} is where the admin API listens by default: give admin.listen another address"
+            )
+        elif written.get(*first) is None:
+            written.report(path, f"{address} is where bgproxy listens by default: give listen or this another address")
+        elif path[0] == "admin" and first[0] == "listen":
             written.report(
                 path, f"{address} is taken by listen (line {written.line(*first)}): give the admin API its own port"
             )

@@ -33,9 +33,10 @@ def explain(error: Any, *, shorthand: bool) -> tuple[Path, str]:
         return path, f"is missing: add it; it takes {describe(annotation)}"
     bare = _bare(annotation)
     text = isinstance(found, str)
-    if get_origin(bare) in _UNIONS:
+    own_words = kind == "value_error" and text
+    if get_origin(bare) in _UNIONS and not (own_words and any(isinstance(note, Marker) for note in _notes(annotation))):
         return path, f"{_found(found)} is not allowed: write {describe(annotation)}"
-    if kind == "value_error" and text:
+    if own_words:
         return path, str(error["ctx"]["error"])
     if kind == "literal_error":
         return path, f"{_found(found)} is not allowed: write {describe(annotation)}{_nearest(found, get_args(bare))}"
@@ -82,12 +83,12 @@ def _unknown(key: str, holder: Any, *, shorthand: bool) -> str:
     if holder is schema.Config:
         known = [name for name in known if not shorthand or name != "services"]
         known += sorted(SERVICE_KEYS) if shorthand else []
+    homes = _homes().get(key, [])
+    if homes and holder in (schema.Config, schema.Service):
+        return f"is not a key that is known here: it belongs below {_any_of(homes)}"
     near = nearest(key, known)
     if near is not None:
         return f"is not a key that is known here: did you mean {near}? (known: {', '.join(known)})"
-    homes = _homes().get(key.lower().replace("-", "_"), [])
-    if homes:
-        return f"is not a key that is known here: it belongs below {_any_of(homes)}"
     return f"is not a key that is known here: remove it (known: {', '.join(known)})"
 
 

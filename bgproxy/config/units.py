@@ -185,7 +185,10 @@ class BytesText(Marker):
         """As `parse_bytes`; 0 is refused where `unlimited` is the way to say it."""
         if self.unlimited and text == UNLIMITED:
             return None
-        size = parse_bytes(text)
+        try:
+            size = parse_bytes(text)
+        except ValueError as error:
+            raise ValueError(f"{error}{f', or {UNLIMITED}' if self.unlimited else ''}") from None
         if self.unlimited and not size:
             raise ValueError("0 would allow nothing: write unlimited, or a size such as 10MiB")
         return size
