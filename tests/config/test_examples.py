@@ -1,0 +1,73 @@
+"""The example configurations: every `config/*.yaml` but `compose*.yaml`, which are another program's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from bgproxy.config.loading import json_schema, load_file
+from bgproxy.config.schema import Config, Pool, Pools, Service
+from bgproxy.config.written import SERVICE_KEYS, TOP_KEYS
+
+FOLDER = Path(__file__).parents[2] / "config"
+EXAMPLES = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("compose"))
+ENVIRONMENT = {
+    "BGPROXY_VIEWER_TOKEN": "v",
+    "BGPROXY_CI_TOKEN": "c",
+    "BGPROXY_ADMIN_TOKEN": "a",
+}
+
+
+class CoreLoader(yaml.SafeLoader):
+    """YAML 1.2's booleans only, as editors and bgproxy read them."""
+
+
+CoreLoader.yaml_implicit_resolvers = {
+    first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def test_the_examples_are_there():
+    """The files that the documentation names exist, so that the tests below have something to check."""
+    names = {path.name for path in EXAMPLES}
+    assert {"minimal.yaml", "full.yaml", "sessions.yaml", "hosts.yaml", "trusted.yaml", "tokens.yaml"} <= names
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_passes_the_check(path):
+    """Every example is a configuration without a mistake."""
+    assert load_file(str(path), ENVIRONMENT).services
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_fits_the_editors_schema(path):
+    """Editors find nothing to mark in an example."""
+    jsonschema.Draft202012Validator(json_schema()).validate(yaml.load(path.read_text(), CoreLoader))
+
+
+def test_the_full_example_shows_every_key_and_its_default():
+    """full.yaml names every key there is, and what it says is what would hold without it."""
+    path = FOLDER / "full.yaml"
+    written = yaml.load(path.read_text(), CoreLoader)
+    assert set(written) == TOP_KEYS
+    assert set(written["services"]["shop"]) == SERVICE_KEYS
+    config = load_file(str(path), {})
+    pools = Pools(blue=Pool(upstreams=("http://127.0.0.1:9001",)), green=Pool(upstreams=("http://127.0.0.1:9002",)))
+    assert config == Config(state_dir="/var/lib/bgproxy", services={"shop": Service(pools=pools)})
+    defaults = load_file(str(FOLDER / "minimal.yaml"), {})
+    assert config.services["shop"] == defaults.services["default"]
+
+
+def test_the_full_example_names_every_nested_key():
+    """Below the top, too, no key of the schema is left out of full.yaml."""
+    schema = json_schema()
+    written = yaml.load((FOLDER / "full.yaml").read_text(), CoreLoader)
+    service = written["services"]["shop"]
+    for section, name in (("limits", "Limits"), ("timeouts", "Timeouts"), ("admin", "Admin")):
+        assert set(written[section]) == set(schema["$defs"][name]["properties"]), section
+    for section in ("match", "health", "passive", "retries", "sessions", "preview", "drain"):
+        assert set(service[section]) == set(schema["$defs"][section.capitalize()]["properties"]), section
