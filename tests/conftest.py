@@ -1,0 +1,50 @@
+"""Fixtures for every test: upstream servers, and bgproxy before them. The makers are in tests/support/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.backends import Backend
+from support.proxy import Proxy
+
+
+@pytest.fixture
+def blue() -> Iterator[Backend]:
+    """An upstream of the blue pool."""
+    with Backend("blue") as backend:
+        yield backend
+
+
+@pytest.fixture
+def green() -> Iterator[Backend]:
+    """An upstream of the green pool."""
+    with Backend("green") as backend:
+        yield backend
+
+
+@pytest.fixture
+def start_proxy(tmp_path: Path) -> Iterator[Callable[..., Proxy]]:
+    """Starts a `Proxy` with the arguments given; stopped at the end, which must be in order. A failed test shows its log."""
+    started: list[Proxy] = []
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> Proxy:
+            proxy = Proxy(tmp_path / f"bgproxy{len(started)}", **options)
+            started.append(proxy)
+            return stack.enter_context(proxy)
+
+        yield start
+    for proxy in started:
+        print(proxy.log())  # pytest shows it when the test has failed
+
+
+@pytest.fixture
+def proxy(start_proxy: Callable[..., Proxy], blue: Backend, green: Backend) -> Proxy:
+    """Bgproxy with two workers before one blue and one green upstream, both healthy."""
+    running = start_proxy(blue=[blue.url], green=[green.url])
+    running.wait_healthy()
+    return running
