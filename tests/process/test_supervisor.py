@@ -28,7 +28,7 @@ class Program:
         wish["config"] = {"listen": ["127.0.0.1:0"], "admin": ["127.0.0.1:0"], "workers": 2} | wish.get("config", {})
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, str(PROGRAM), json.dumps(wish)],
+                [sys.executable, "-P", str(PROGRAM), json.dumps(wish)],
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stderr=stderr,
             )
