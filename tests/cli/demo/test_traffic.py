@@ -1,0 +1,68 @@
+"""The trickle of traffic."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiohttp import web
+from support.waiting import eventually_async
+
+from bgproxy.cli.demo import traffic as module
+from bgproxy.cli.demo.traffic import Traffic
+from bgproxy.cli.terminal import Paint
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch):
+    monkeypatch.setattr(module, "_PAUSE", 0.001)
+    monkeypatch.setattr(module, "_WINDOW", 0.02)
+
+
+async def test_a_line_when_the_share_changes(aiohttp_server):
+    """One line for who answers, another when that changes, none in between; the count goes on."""
+    colour = "blue"
+
+    async def answer(_request):
+        return web.Response(headers={"X-Shop-Colour": colour})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    server = await aiohttp_server(app)
+    said = []
+    traffic = Traffic(str(server.make_url("")), said.append, Paint(on=False))
+    task = asyncio.create_task(traffic.run())
+    await eventually_async(lambda: traffic.answers["blue"] > 50 and said)
+    assert len(said) == 1
+    colour = "green"
+    await eventually_async(lambda: "to green 100 %" in said[-1])
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert "the traffic goes to blue 100 %" in said[0]
+    assert len(said) <= 3  # one window may have both
+    assert traffic.errors == 0
+    assert traffic.summary().endswith("; 0 errors")
+
+
+async def test_errors_are_counted_and_said(aiohttp_server):
+    """A bad status and a broken connection are errors; ten of them are shown."""
+
+    async def answer(request):
+        if request.path == "/":
+            request.transport.abort()
+        return web.Response(status=503)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    server = await aiohttp_server(app)
+    said = []
+    traffic = Traffic(str(server.make_url("")), said.append, Paint(on=False))
+    task = asyncio.create_task(traffic.run())
+    await eventually_async(lambda: traffic.errors > 20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(said) == 10
+    assert "error: status 503" in said
+    assert any("error: GET /: " in line for line in said)

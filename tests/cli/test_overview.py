@@ -1,0 +1,82 @@
+"""The page of `status`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from support.fake_admin import drain, pool, service, upstream
+
+from bgproxy.cli.overview import page, section
+from bgproxy.cli.terminal import Paint
+
+NOW = datetime(2024, 1, 1, 0, 2, 5, tzinfo=UTC)
+PLAIN = Paint(on=False)
+
+
+def status(*services, **more):
+    return {
+        "program": "bgproxy",
+        "version": "0.1.0",
+        "build": "compiled",
+        "started_at": "2024-01-01T00:00:00.000Z",
+        "workers": [{"state": "serving"}, {"state": "serving"}],
+        "listeners": ["127.0.0.1:8080"],
+        "services": list(services),
+        **more,
+    }
+
+
+def test_whole_page():
+    """Program, service, pools and upstreams, aligned."""
+    shop = service(
+        switched_at="2024-01-01T00:02:00.000Z",
+        previous="green",
+        match={"hosts": ["shop.example"], "path": "/cart"},
+        sessions={"mode": "cookie", "on_switch": "finish"},
+    )
+    assert page(status(shop), PLAIN, NOW) == [
+        "bgproxy 0.1.0 (compiled) · up 2m 5s · 2 workers serving · listens on 127.0.0.1:8080",
+        "",
+        "shop: blue is live (generation 7; switched 5.0 s ago; before: green; shop.example, /cart; sessions by cookie, finish)",
+        "  POOL   VERSION  STATE    REQUESTS  STREAMS  WEBSOCKETS  SESSIONS  UP",
+        "  blue   1.0      live            0        0           0         0  1 of 1",
+        "  green  2.0      standby         0        0           0         0  1 of 1",
+        "  blue   127.0.0.1:9001  up  for 2m 5s  0 in flight, checked in 1.2 ms",
+        "  green  127.0.0.1:9002  up  for 2m 5s  0 in flight, checked in 1.2 ms",
+    ]
+
+
+def test_drain_says_what_it_waits_for():
+    """A draining pool has a line of its own, with the time until the rest is cut."""
+    blue = pool("draining", drain=drain(requests=1) | {"sessions_until_in": 1790.0})
+    lines = section(service(live="green", blue=blue), PLAIN, NOW)
+    assert "  blue drains: waits for 1 request (cut in 29 s), sessions stay for 29m 50s at the most" in lines
+
+
+def test_reasons_of_what_is_not_up():
+    """Upstreams that are down, ejected or unresolved show why; a worker that does not serve is counted."""
+    green = pool(
+        "idle",
+        upstreams=[
+            upstream("127.0.0.1:9002", state="down", reason="connection \x1brefused", check_ms=None),
+            upstream("127.0.0.1:9003", ejected=True, reason="5 failures within 10s"),
+        ],
+        unresolved=[{"url": "http://web:8000", "reason": "web: name does not resolve"}],
+    )
+    shown = status(service(green=green), workers=[{"state": "serving"}, {"state": "lost"}])
+    text = "\n".join(page(shown, PLAIN, NOW))
+    assert "2 workers, 1 serving" in text
+    assert "0 of 3" in text
+    assert "green  127.0.0.1:9002   down     for 2m 5s  connection ?refused" in text
+    assert "green  127.0.0.1:9003   ejected  for 2m 5s  5 failures within 10s" in text
+    assert "web: name does not resolve" in text
+
+
+def test_colour_does_not_shift_columns():
+    """The coloured page is the plain one with colours in it."""
+    import re
+
+    shown = status(service())
+    coloured = page(shown, Paint(on=True), NOW)
+    assert any("\x1b[" in line for line in coloured)
+    assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured] == page(shown, PLAIN, NOW)

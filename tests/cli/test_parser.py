@@ -1,0 +1,55 @@
+"""The parser of a verb."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from bgproxy.cli.exits import UsageError
+from bgproxy.cli.parser import Parser, if_match, service_and_pool
+
+
+def test_a_mistake_is_raised():
+    """With the usage, and where to read more."""
+    parser = Parser("switch", "Does it.")
+    with pytest.raises(
+        UsageError, match=r"(?s)unrecognized arguments: --x\nusage: bgproxy switch.*`bgproxy switch --help`"
+    ):
+        parser.parse_args(["--x"])
+
+
+def test_options_are_not_guessed():
+    """--forc is not --force: what works today must not become ambiguous tomorrow."""
+    parser = Parser("switch", "Does it.")
+    parser.add_argument("--force", action="store_true")
+    with pytest.raises(UsageError):
+        parser.parse_args(["--forc"])
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ([], (None, None)),
+        (["shop"], ("shop", None)),
+        (["green"], (None, "green")),
+        (["shop", "blue"], ("shop", "blue")),
+        (["green", "green"], ("green", "green")),
+    ],
+)
+def test_service_and_pool(words, found):
+    """Either may be left out; a lone pool's name is the pool."""
+    assert service_and_pool(Parser("x", "x"), words) == found
+
+
+def test_if_match():
+    """A generation becomes an entity tag; none, no header."""
+    assert if_match(argparse.Namespace(if_generation=7)) == {"If-Match": '"7"'}
+    assert if_match(argparse.Namespace(if_generation=None)) == {}
+
+
+def test_examples_are_aligned():
+    """Commands and what they do stand in columns at the end of the help."""
+    parser = Parser("x", "Does it.")
+    parser.examples(("bgproxy x", "one"), ("bgproxy x --long", "two"))
+    assert parser.format_help().endswith("examples:\n  bgproxy x          one\n  bgproxy x --long   two\n")

@@ -1,0 +1,79 @@
+"""Colour, columns, progress and redrawing."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import pytest
+
+from bgproxy.cli.terminal import Paint, Progress, columns, redraw
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _small_terminal(monkeypatch):
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((20, 5)))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+
+
+def test_colour_only_on_terminals(monkeypatch):
+    """A terminal gets colour; NO_COLOR, a dumb terminal and a pipe do not."""
+    assert Paint.of(Terminal())("x", "red") == "\x1b[31mx\x1b[0m"
+    assert Paint.of(io.StringIO())("x", "red") == "x"
+    monkeypatch.setenv("TERM", "dumb")
+    assert Paint.of(Terminal())("x", "red") == "x"
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert Paint.of(Terminal())("x", "red") == "x"
+
+
+def test_unknown_styles_are_none():
+    """A state that has no colour is printed as it is."""
+    assert Paint(on=True)("x", "standby") == "x"
+
+
+def test_columns():
+    """Widths are those of what is seen; numbers stand right; nothing trails."""
+    red = Paint(on=True)("no", "red")
+    assert columns([["a", "1", "x"], [red, "100", ""]], right=frozenset({1})) == ["a     1  x", f"{red}  100"]
+    assert columns([]) == []
+
+
+def test_progress_on_a_terminal():
+    """One line, redrawn, cut to the width, and cleared before a line that stays."""
+    out = Terminal()
+    progress = Progress(out)
+    progress.show("x" * 30, 0.0)
+    progress.show("y", 0.1)
+    progress.clear()
+    progress.clear()
+    assert out.getvalue() == "\r\x1b[K" + "x" * 19 + "\r\x1b[Ky" + "\r\x1b[K"
+
+
+def test_progress_elsewhere():
+    """A line when something changed, not more than one in five seconds."""
+    out = io.StringIO()
+    progress = Progress(out)
+    for text, now in [("a", 0.0), ("b", 1.0), ("b", 4.9), ("b", 5.0), ("b", 20.0), ("c", 20.1)]:
+        progress.show(text, now)
+    progress.clear()
+    assert out.getvalue() == "a\nb\nc\n"
+
+
+def test_redraw():
+    """A terminal is overwritten from its corner and cut to its height; anything else gets blocks."""
+    out = Terminal()
+    redraw(["a", "b"], out)
+    assert out.getvalue() == "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J"
+    out = Terminal()
+    redraw(list("abcdefg"), out)
+    assert "c\x1b[K\n... 4 more lines" in out.getvalue()
+    plain = io.StringIO()
+    redraw(["a", "b"], plain)
+    assert plain.getvalue() == "a\nb\n\n"
