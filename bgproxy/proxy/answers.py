@@ -1,0 +1,71 @@
+"""The answers that bgproxy makes itself: a status, a short body, and a Proxy-Status that names the reason (RFC 9209)."""
+
+from __future__ import annotations
+
+import json
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+#: Seconds after which trying again makes sense, said with every 503.
+RETRY_AFTER: Final = 1
+
+_CLOSE: Final = b"Connection: close\r\n"
+
+
+def reason_phrase(status: int) -> str:
+    """The standard phrase of a status (RFC 9110 section 15)."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def answer(
+    status: int,
+    error: str,
+    detail: str,
+    request_id: bytes,
+    *,
+    close: bool,
+    as_json: bool = False,
+    head_only: bool = False,
+    retry_after: int = 0,
+) -> bytes:
+    """A whole response.
+
+    `error` is a Proxy-Status error type (RFC 9209 section 2.3), `detail` one sentence for people. `as_json` gives
+    problem+json (RFC 9457), else plain text. 503 always carries Retry-After.
+    """
+    phrase = reason_phrase(status)
+    if as_json:
+        problem = {"type": "about:blank", "title": phrase, "status": status, "detail": detail}
+        problem["instance"] = "urn:bgproxy:request:" + request_id.decode("latin-1")
+        body = json.dumps(problem).encode() + b"\n"
+        kind = b"application/problem+json"
+    else:
+        body = f"{status} {phrase}: {detail}\n".encode()
+        kind = b"text/plain; charset=utf-8"
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and not retry_after:
+        retry_after = RETRY_AFTER
+    head = b"HTTP/1.1 %d %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nCache-Control: no-store\r\n" % (
+        status,
+        phrase.encode(),
+        formatdate(usegmt=True).encode(),
+        kind,
+        len(body),
+    )
+    head += b"X-Request-ID: %b\r\nProxy-Status: bgproxy; error=%b\r\n" % (request_id, error.encode())
+    if retry_after:
+        head += b"Retry-After: %d\r\n" % retry_after
+    if close:
+        head += _CLOSE
+    return head + b"\r\n" if head_only else head + b"\r\n" + body
+
+
+def wants_json(block: bytes) -> bool:
+    """Whether a header block's Accept asks for JSON; looked at only when there is an error to tell."""
+    for line in block.lower().split(b"\r\n"):
+        if line.startswith(b"accept:"):
+            return b"json" in line
+    return False

@@ -1,0 +1,125 @@
+"""Which pool and which upstream a request goes to: preview before session before who is live.
+
+Synchronous from the load of the word to the count: see `Exchange.claim`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from bgproxy.http1.request import RequestFields, cookie_value
+from bgproxy.model.pool import POOLS
+from bgproxy.proxy.balance import SOURCE_HASH, by_hash, hash_of, pick
+from bgproxy.proxy.peers import PRIVATE, Networks, client_address
+
+if TYPE_CHECKING:
+    from bgproxy.proxy.client import ClientConnection
+    from bgproxy.proxy.runtime import Pool, Service, Upstream
+    from bgproxy.proxy.sessions import Pin, SessionRules
+
+_NO_PREVIEW: Final = -1
+_LIVE: Final = 2
+_IDLE: Final = 3
+_PREVIEWS: Final = {POOLS[0].encode(): 0, POOLS[1].encode(): 1, b"live": _LIVE, b"idle": _IDLE}
+
+
+class Memory:
+    """What one header block means to one service; kept with the block, since the one follows from the other."""
+
+    def __init__(self, service: Service, fields: RequestFields, client: ClientConnection) -> None:
+        self.service = service
+        self.spec = service.spec
+        self.address = client.peer  # of the client, behind trusted proxies
+        if client.trusted:
+            for name, value in fields.forwarding:
+                if name == b"x-forwarded-for":
+                    self.address = client_address(client.peer, value.decode("latin-1"), client.context.trusted)
+        self.preview = _preview(service, fields, self.address)
+        self.key = 0
+        if service.balance == SOURCE_HASH or service.source_sessions:
+            self.key = hash_of(self.address.encode()) or 1
+        rules = service.sessions
+        self.pin: Pin | None = None
+        if rules is not None and fields.cookies:
+            self.pin = rules.read(cookie_value(fields.cookies, rules.cookie))
+        #: Nothing but who is live decides.
+        self.plain = self.preview == _NO_PREVIEW and rules is None and not service.source_sessions
+
+    def current(self, service: Service) -> bool:
+        """Whether it still holds: the same service, with the same rules."""
+        return self.service is service and self.spec is service.spec
+
+
+def _preview(service: Service, fields: RequestFields, address: str) -> int:
+    """The pool that a tester named; -1 if none did, or somebody who may not."""
+    value = b""
+    if service.preview_header and fields.extra:
+        value = fields.extra.get(service.preview_header, b"")
+    if not value and service.preview_cookie and fields.cookies:
+        value = cookie_value(fields.cookies, service.preview_cookie)
+    if not value:
+        return _NO_PREVIEW
+    named = _PREVIEWS.get(value.lower(), _NO_PREVIEW)
+    if named == _NO_PREVIEW:
+        return named
+    allow = service.preview_allow
+    if allow == "any":
+        return named
+    networks = PRIVATE if isinstance(allow, str) else Networks(allow)
+    # A peer on a Unix socket has no address; whoever may open the socket is of this host.
+    return named if not address or networks.holds(address) else _NO_PREVIEW
+
+
+class Choice:
+    """What was chosen: a pool, an upstream if it has one, and what the answer's head gets."""
+
+    def __init__(self, pool: Pool, upstream: Upstream | None, extra: bytes = b"") -> None:
+        self.pool = pool
+        self.upstream = upstream
+        self.extra = extra
+
+
+def choose(service: Service, memory: Memory, live: int, client: ClientConnection) -> Choice:
+    """Choose for a request that is not `plain`; `live` has just been loaded from the board."""
+    if memory.preview != _NO_PREVIEW:
+        index = live if memory.preview == _LIVE else 1 - live if memory.preview == _IDLE else memory.preview
+        pool = service.pools[index]
+        return Choice(pool, pick(pool, service.balance, memory.key))
+    pool = service.pools[live]
+    rules = service.sessions
+    if rules is None:  # source sessions
+        return Choice(pool, by_hash(pool, memory.key))
+    return _by_session(service, rules, memory, live, client)
+
+
+def _by_session(service: Service, rules: SessionRules, memory: Memory, live: int, client: ClientConnection) -> Choice:
+    pin = memory.pin
+    context = client.context
+    if pin is None:
+        pool = service.pools[live]
+        upstream = pick(pool, service.balance, memory.key)
+        if upstream is None:
+            return Choice(pool, None)
+        pin = rules.begin(live, upstream.tag)
+        pool.seen.add(pin.session)
+        return Choice(pool, upstream, rules.write(pin))
+    index = pin.pool
+    if index != live:
+        switched_at = context.board.switched_at(service.slot)
+        if not rules.stays(pin, live, switched_at, context.now) or not service.pools[index].ready:
+            index = live  # moved, or its pool is down as a whole: never an error
+    pool = service.pools[index]
+    if len(pool.seen) < 65536:
+        pool.seen.add(pin.session)
+    upstream = pool.by_tag.get(pin.tag) if index == pin.pool else None
+    if upstream is not None and upstream.usable:
+        if index == live and rules.expired(pin):  # a new life, for the same pin
+            return Choice(pool, upstream, rules.write(rules.begin(index, upstream.tag)))
+        return Choice(pool, upstream)
+    # Re-picked by the session's id, so that every worker picks the same and a rollback finds the same again.
+    upstream = by_hash(pool, hash_of(pin.session))
+    if upstream is None:
+        return Choice(pool, None)
+    pin.tag = upstream.tag
+    pin.pool = index
+    return Choice(pool, upstream, rules.write(pin))

@@ -1,0 +1,176 @@
+"""What all connections of a worker share: the board, the routes, the limits, the clock, the counters."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final
+
+from bgproxy.config.schema import Limits, Timeouts
+from bgproxy.http1.names import NameTable
+from bgproxy.model.snapshot import ProxySpec, ServiceSpec
+from bgproxy.proxy.peers import Networks
+from bgproxy.proxy.routes import Routes
+from bgproxy.proxy.runtime import Pool, Service, Upstream
+from bgproxy.switchboard import layout
+from bgproxy.switchboard.board import Switchboard
+
+if TYPE_CHECKING:
+    from bgproxy.proxy.accesslog import AccessLog
+    from bgproxy.proxy.client import ClientConnection
+    from bgproxy.proxy.upstream import UpstreamConnection
+
+#: Seconds between two sweeps: time-outs and drain deadlines are this exact.
+SWEEP: Final = 0.1
+
+
+class Context:
+    """One worker's state."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, board: Switchboard, index: int, workers: int) -> None:
+        self.loop = loop
+        self.board = board
+        self.index = index
+        self.workers = workers
+        self.cells = board.area(index)
+        self.clients: set[ClientConnection] = set()
+        self.servers: set[UpstreamConnection] = set()
+        self.services: dict[str, Service] = {}
+        self.routes = Routes([])
+        self.request_names = NameTable()
+        self.response_names = NameTable()
+        self.limits = Limits()
+        self.timeouts = Timeouts()
+        self.max_connections = self.limits.connections
+        self.trusted = Networks(())
+        self.access_log: AccessLog | None = None
+        self.session_key = b""
+        self.now = time.monotonic()  # renewed by every request and every sweep: good to a tenth of a second
+        self.date_line = b""
+        self.stopping = False
+        self.accepted = 0
+        self.refused = 0
+        self.unmatched = 0
+        self.bad_requests = 0
+        self.id_base = os.urandom(4).hex()
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.failed: Callable[[Upstream, str], None] | None = None  # told of every failure of an upstream
+        self.tick()
+
+    # --- configuration ----------------------------------------------------------------------------------------------
+
+    def set_proxy(self, spec: ProxySpec) -> None:
+        """Take what holds for all services."""
+        self.limits = spec.limits
+        self.timeouts = spec.timeouts
+        self.max_connections = -(-spec.limits.connections // self.workers)
+        self.trusted = Networks(spec.trusted_proxies)
+        self.session_key = spec.session_key
+
+    def set_services(self, specs: tuple[ServiceSpec, ...], removed: tuple[str, ...], *, whole: bool) -> None:
+        """Take new services; what is gone loses its idle connections and ends what it has in flight."""
+        gone: list[Upstream] = []
+        names = {spec.name for spec in specs}
+        for name in list(self.services):
+            spec = next((spec for spec in specs if spec.name == name), None)
+            moved = spec is not None and spec.slot != self.services[name].slot
+            if name in removed or (whole and name not in names) or moved:
+                service = self.services.pop(name)
+                self.flush_service(service)
+                for pool in service.pools:
+                    gone += pool.upstreams
+                    pool.ready = []
+        for spec in specs:
+            service = self.services.get(spec.name) or Service(spec)
+            self.services[spec.name] = service
+            gone += service.update(spec, self.session_key)
+        for upstream in gone:
+            self.close_idle(upstream)
+        self.routes = Routes(list(self.services.values()))
+        extra = frozenset(s.preview_header for s in self.services.values() if s.preview_header)
+        if extra != self.request_names.extra:
+            self.request_names = NameTable(extra)
+
+    def close_idle(self, upstream: Upstream) -> None:
+        """Close the connections to an upstream that nobody uses."""
+        idle, upstream.idle = upstream.idle, []
+        for connection in idle:
+            connection.close()
+
+    # --- the sweep --------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Renew the coarse clock and what hangs on it."""
+        self.now = time.monotonic()
+        self.date_line = b"Date: " + formatdate(usegmt=True).encode() + b"\r\n"
+
+    def sweep(self) -> None:
+        """Everything that is done now and then instead of at every request: time-outs, drains, counters."""
+        self.tick()
+        now = self.now
+        for client in [client for client in self.clients if client.is_due(now)]:
+            client.due(now)
+        for server in [server for server in self.servers if 0.0 < server.deadline <= now]:
+            server.due()
+        self.flush()
+
+    def flush(self) -> None:
+        """Store every counter that has changed in the cells."""
+        cells = self.cells
+        for service in self.services.values():
+            self.flush_service(service)
+        cells[layout.W_CONNECTIONS] = len(self.clients)
+        cells[layout.W_ACCEPTED] = self.accepted
+        cells[layout.W_REFUSED] = self.refused
+        cells[layout.W_UNMATCHED] = self.unmatched
+        cells[layout.W_BAD_REQUESTS] = self.bad_requests
+        if self.access_log is not None:
+            self.access_log.flush()
+            cells[layout.W_LOG_DROPPED] = self.access_log.dropped
+        cells[layout.W_HEARTBEAT] = int(self.now * 1e6)
+
+    def flush_service(self, service: Service) -> None:
+        """Store a service's counters if they have changed."""
+        for pool in service.pools:
+            if pool.dirty:
+                pool.flush(self.cells)
+
+    def age_sessions(self) -> None:
+        """A minute has passed: session ids that were not seen in it or the one before are forgotten."""
+        for service in self.services.values():
+            for pool in service.pools:
+                if pool.seen or pool.seen_before:
+                    pool.seen_before = pool.seen
+                    pool.seen = set()
+                    pool.dirty = True
+
+    # --- in flight --------------------------------------------------------------------------------------------------
+
+    def enter(self, pool: Pool, kind: int) -> None:
+        """Count one more in flight, at once, where a drain can see it."""
+        count = pool.in_flight[kind] + 1
+        pool.in_flight[kind] = count
+        self.cells[layout.pool_base(pool.service.slot, pool.index) + kind] = count
+        pool.dirty = True
+
+    def leave(self, pool: Pool, kind: int) -> None:
+        """Count one less."""
+        count = pool.in_flight[kind] - 1
+        pool.in_flight[kind] = count
+        self.cells[layout.pool_base(pool.service.slot, pool.index) + kind] = count
+        pool.dirty = True
+
+    def report(self, upstream: Upstream, reason: str) -> None:
+        """An upstream failed a live request."""
+        upstream.failures += 1
+        upstream.pool.dirty = True
+        if self.failed is not None:
+            self.failed(upstream, reason)
+
+    def own(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task until it is done; those that are left at shutdown are cancelled and awaited."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)

@@ -1,0 +1,333 @@
+"""One request and its answer, between a client's connection and an upstream's.
+
+An exchange is claimed for a pool and an upstream in one stretch without await, is counted in flight from there to its
+end, and belongs to that pool until it ends. It sends the request, tries again where that is safe, and says afterwards
+how it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from bgproxy.http1.request import METHODS, RequestFields
+from bgproxy.model.classes import REQUESTS, STREAMS, WEBSOCKETS
+from bgproxy.proxy.balance import by_hash
+from bgproxy.switchboard.layout import bucket_of, code_cell
+
+if TYPE_CHECKING:
+    from bgproxy.proxy.client import ClientConnection
+    from bgproxy.proxy.runtime import Pool, Service, Upstream
+    from bgproxy.proxy.upstream import UpstreamConnection
+
+#: A body up to this size is kept while it is sent on a reused connection, so that an idempotent request can be repeated.
+KEEP_FOR_RETRY: Final = 64 * 1024
+
+#: What the upstream has answered so far.
+NOTHING: Final = 0
+INTERIM: Final = 1  # a 1xx
+BEGUN: Final = 2  # the final head has gone to the client
+
+
+class Exchange:
+    """A request in flight."""
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        service: Service,
+        pool: Pool,
+        method: bytes,
+        fields: RequestFields,
+        head: bytes,
+    ) -> None:
+        self.client = client
+        self.context = client.context
+        self.service = service
+        self.pool = pool
+        self.method = method
+        known = METHODS.get(method)
+        self.safe = known is not None and known[0]
+        self.idempotent = known is not None and known[1]
+        self.fields = fields
+        self.head = head  # as it goes to the upstream
+        self.upstream: Upstream | None = None
+        self.server: UpstreamConnection | None = None
+        self.kind = REQUESTS
+        self.started = client.context.now  # the client has just made that precise
+        self.request_done = True
+        self.progress = NOTHING
+        self.tries = service.retries
+        self.key = 0  # of the client, where the balance hashes
+        self.pending: list[bytes] = []  # of the body, while there is no connection to send it on
+        self.kept: list[bytes] | None = None  # of the body, as sent, while a retry may need it
+        self.kept_size = 0
+        self.bytes_in = len(head)
+        self.bytes_out = 0
+        self.status = 0
+        self.extra = b""  # lines to add to the answer's head: Set-Cookie, X-BGProxy-Pool
+        self.target = b""
+        self.tried: list[Upstream] = []
+        self.done = False
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.method!r} {self.service.name}/{self.pool.name} {self.upstream} status={self.status}>"
+
+    # --- claiming ---------------------------------------------------------------------------------------------------
+
+    def claim(self, upstream: Upstream) -> None:
+        """Count it for a pool and an upstream. No await between picking and this: the count is what a drain trusts."""
+        self.upstream = upstream
+        upstream.in_flight += 1
+        upstream.requests += 1
+        self.context.enter(self.pool, self.kind)
+        if not self.safe:
+            self.pool.unsafe += 1
+
+    def send(self) -> None:
+        """Put the head on a connection to the claimed upstream, a kept one if there is any."""
+        upstream = self.upstream
+        assert upstream is not None  # noqa: S101 - claimed before
+        idle = upstream.idle
+        while idle:
+            server = idle.pop()
+            if server.usable():
+                server.start(self, True)
+                return
+        self.connect(upstream)
+
+    def connect(self, upstream: Upstream) -> None:
+        """Open a connection; the request waits for it."""
+        if not self.request_done:
+            self.client.pause()  # what has come is kept in `pending`; more must not
+        context = self.context
+        context.own(context.loop.create_task(self._connect(upstream), name=f"connect {upstream.id}"))
+
+    async def _connect(self, upstream: Upstream) -> None:
+        from bgproxy.proxy.upstream import open_connection  # noqa: PLC0415 - they know each other
+
+        limit = self.context.timeouts.connect
+        try:
+            async with asyncio.timeout(limit):
+                server = await open_connection(self.context, upstream)
+        except TimeoutError:
+            self._unreachable(upstream, f"no connection within {limit:g}s", timed_out=True)
+        except OSError as error:
+            self._unreachable(upstream, _reason_of(error), timed_out=False)
+        else:
+            if self.done or self.server is not None or self.upstream is not upstream:
+                server.release()  # the client has gone meanwhile; the next one gets the connection
+            else:
+                server.start(self, False)
+
+    def _unreachable(self, upstream: Upstream, reason: str, *, timed_out: bool) -> None:
+        """No connection could be made: nothing was sent, so another upstream may get any request."""
+        self.context.report(upstream, reason)
+        if self.done or self.upstream is not upstream:
+            return
+        if self.tries > 0 and self._retry(fresh=False):
+            return
+        if timed_out:
+            self.fail(504, "connection_timeout", f"upstream {upstream.id}: {reason}")
+        else:
+            self.fail(502, "connection_refused", f"upstream {upstream.id}: {reason}")
+
+    # --- the request's body -----------------------------------------------------------------------------------------
+
+    def body(self, data: bytes) -> None:
+        """More of the request's body, framed as it goes on."""
+        self.bytes_in += len(data)
+        server = self.server
+        if server is None:
+            self.pending.append(data)
+            return
+        if self.kept is not None:
+            self._keep(data)
+        server.send(data)
+
+    def _keep(self, data: bytes) -> None:
+        self.kept_size += len(data)
+        if self.kept_size > KEEP_FOR_RETRY:
+            self.kept = None
+        elif self.kept is not None:
+            self.kept.append(data)
+
+    def body_done(self) -> None:
+        """The request is complete."""
+        self.request_done = True
+        if self.server is not None:
+            self.server.sent_all()
+
+    def attached(self, server: UpstreamConnection, *, reused: bool) -> None:
+        """A connection has taken it: the head, and what of the body waits, go out in one write."""
+        self.server = server
+        pending = self.pending
+        self.kept = None
+        if reused and self.idempotent:
+            self.kept = []
+            self.kept_size = 0
+            for data in pending:
+                self._keep(data)
+        if pending:
+            self.pending = []
+            server.write(b"".join([self.head, *pending]))
+        else:
+            server.write(self.head)
+        if self.client.write_paused:
+            server.pause()
+        if not self.request_done:
+            self.client.resume()
+
+    # --- trying again -----------------------------------------------------------------------------------------------
+
+    def _retry(self, *, fresh: bool) -> bool:
+        """Give it to another upstream of its pool; False if there is none. `fresh`: the same one may have it again."""
+        upstream = self.upstream
+        assert upstream is not None  # noqa: S101 - only what was claimed is tried again
+        self.tried.append(upstream)
+        others = [other for other in self.pool.ready if other not in self.tried]
+        if others:
+            chosen = min(others, key=_load) if self.key == 0 else (by_hash(self.pool, self.key) or others[0])
+            if chosen in self.tried:
+                chosen = others[0]
+        elif fresh:
+            chosen = upstream
+        else:
+            return False
+        self.tries -= 1
+        self.pool.retries += 1
+        upstream.in_flight -= 1
+        chosen.in_flight += 1
+        chosen.requests += 1
+        self.upstream = chosen
+        self.pool.dirty = True
+        if self.kept:
+            self.pending = self.kept
+        self.kept = None
+        self.server = None
+        self.connect(chosen)
+        return True
+
+    def server_lost(self, *, reused: bool, reason: str, error: str) -> None:
+        """The upstream's connection ended, or broke the protocol, before the answer was complete."""
+        server = self.server
+        upstream = self.upstream
+        if self.done or server is None or upstream is None:
+            return
+        if self.progress == BEGUN:
+            self.context.report(upstream, reason)
+            self.abort(reason)
+            return
+        # A reused connection that ends before a byte of the answer is most often one that the upstream closed while
+        # the request was on its way (RFC 9110 section 9.2.2): not its failure, and safe to repeat if idempotent.
+        if reused and self.progress == NOTHING and self.tries > 0 and self.kept is not None:
+            self.server = None
+            if self._retry(fresh=True):
+                return
+        self.server = None
+        self.context.report(upstream, reason)
+        self.fail(502, error, f"upstream {upstream.id}: {reason}")
+
+    # --- the answer -------------------------------------------------------------------------------------------------
+
+    def streams(self) -> None:
+        """The answer has begun and has no announced end."""
+        if self.kind == REQUESTS:
+            self._become(STREAMS)
+
+    def upgraded(self) -> None:
+        """It is a tunnel from here on."""
+        self._become(WEBSOCKETS)
+
+    def _become(self, kind: int) -> None:
+        # Entered before left: a drain must never see none where there is one.
+        self.context.enter(self.pool, kind)
+        self.context.leave(self.pool, self.kind)
+        self.kind = kind
+
+    def deadline(self) -> float:
+        """CLOCK_MONOTONIC seconds by which its pool's drain ends it; 0.0 while there is no drain."""
+        since = self.pool.draining_since
+        if since < 0.0:
+            return 0.0
+        return max(since, self.started) + self.service.drain[self.kind]
+
+    def finish(self) -> None:
+        """The answer is complete; counted, and forgotten."""
+        if self.done:
+            return
+        self.done = True
+        self.client.exchange = None
+        self._count()
+
+    def _count(self) -> None:
+        context = self.context
+        pool = self.pool
+        context.leave(pool, self.kind)
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.in_flight -= 1
+        if not self.safe:
+            pool.unsafe -= 1
+        now = time.monotonic()
+        context.now = now
+        took = now - self.started
+        pool.buckets[bucket_of(took)] += 1
+        pool.duration_us += int(took * 1e6)
+        pool.codes[code_cell(self.status)] += 1
+        pool.bytes_in += self.bytes_in
+        pool.bytes_out += self.bytes_out
+        if context.access_log is not None:
+            context.access_log.write(self, took)
+
+    def fail(self, status: int, error: str, detail: str) -> None:
+        """Answer with an error of our own; nothing of an answer has been sent."""
+        if self.done:
+            return
+        self._let_go()
+        self.status = status
+        self.client.refuse(status, error, detail, close=not self.request_done)
+
+    def abort(self, reason: str) -> None:
+        """End in the middle of an answer: the client sees that it is cut short, by a connection that ends early."""
+        if self.done:
+            return
+        self._let_go()
+        client = self.client
+        client.closed_because = reason
+        self.finish()
+        client.close()
+
+    def client_left(self) -> None:
+        """The client's connection has ended: so does what is done for it (499 in the log)."""
+        if self.done:
+            return
+        self._let_go()
+        if self.progress != BEGUN:
+            self.status = 499
+        self.finish()
+
+    def cut(self) -> None:
+        """The deadline of its class in a drain: 504 if nothing was sent, else the connection ends (product.md 5)."""
+        self.pool.cut[self.kind] += 1
+        self.pool.dirty = True
+        if self.progress == BEGUN:
+            self.abort("drain deadline")
+        else:
+            self.fail(504, "connection_limit_reached", "the pool that it was sent to is being drained, and time is up")
+
+    def _let_go(self) -> None:
+        server = self.server
+        if server is not None:
+            self.server = None
+            server.exchange = None
+            server.close()
+
+
+def _load(upstream: Upstream) -> int:
+    return upstream.in_flight
+
+
+def _reason_of(error: OSError) -> str:
+    return (error.strerror or str(error) or type(error).__name__).lower()

@@ -1,0 +1,174 @@
+"""Services, pools and upstreams as a worker lives with them: the specs of a snapshot, with connections and counts.
+
+Counts are plain integers here and are stored in the worker's cells by `Pool.flush` (the sweep calls it); only what a
+drain waits for, the number in flight, goes to the cells at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from bgproxy.model.classes import CLASS_NAMES
+from bgproxy.model.snapshot import PoolSpec, ServiceSpec, UpstreamSpec
+from bgproxy.proxy.balance import Ring, balance_code
+from bgproxy.proxy.sessions import SessionRules, tag_of
+from bgproxy.switchboard import layout
+
+if TYPE_CHECKING:
+    from bgproxy.proxy.upstream import UpstreamConnection
+
+_CLASSES: Final = len(CLASS_NAMES)
+
+
+class Upstream:
+    """One server: where it is, whether requests may go to it, and its connections."""
+
+    def __init__(self, spec: UpstreamSpec, pool: Pool) -> None:
+        self.id = spec.id
+        self.slot = spec.slot
+        self.url = spec.url
+        self.pool = pool
+        self.usable = spec.usable
+        self.path = ""  # of a Unix socket
+        self.host = ""
+        self.port = 0
+        if isinstance(spec.address, str):
+            self.path = spec.address
+        else:
+            self.host, self.port = spec.address
+        self.authority = _authority(spec.url)  # for the Host of a request that has none
+        self.tag = tag_of(spec.id)
+        self.in_flight = 0
+        self.requests = 0
+        self.failures = 0
+        self.connections = 0
+        self.idle: list[UpstreamConnection] = []  # the most lately used last; closed ones are skipped when met
+
+    def __repr__(self) -> str:
+        return f"<Upstream {self.id} usable={self.usable} in_flight={self.in_flight} idle={len(self.idle)}>"
+
+
+def _authority(url: str) -> bytes:
+    rest = url.partition("://")[2]
+    return b"localhost" if url.startswith("unix:") else rest.encode()
+
+
+class Pool:
+    """One of the two pools of a service, in this worker."""
+
+    def __init__(self, service: Service, index: int) -> None:
+        self.service = service
+        self.index = index
+        self.name = ""
+        self.version = ""
+        self.upstreams: list[Upstream] = []
+        self.ready: list[Upstream] = []  # those that new requests may go to
+        self.by_tag: dict[bytes, Upstream] = {}
+        self.ring = Ring([])
+        self.turn = 0
+        self.draining_since = -1.0  # CLOCK_MONOTONIC; -1 while it is not draining
+        self.in_flight = [0] * _CLASSES
+        self.cut = [0] * _CLASSES
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.duration_us = 0
+        self.retries = 0
+        self.unsafe = 0
+        self.buckets = [0] * layout.BUCKET_COUNT
+        self.codes = [0] * len(layout.CODE_LIST)
+        self.seen: set[bytes] = set()  # session ids of this minute
+        self.seen_before: set[bytes] = set()  # and of the minute before
+        self.dirty = False
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.service.name}/{self.name} ready={len(self.ready)} in_flight={self.in_flight}>"
+
+    def update(self, spec: PoolSpec) -> list[Upstream]:
+        """Take a new spec; upstreams that stay keep their connections. Returns those that are gone."""
+        self.name = spec.name
+        self.version = spec.version
+        before = {upstream.id: upstream for upstream in self.upstreams}
+        self.upstreams = []
+        for upstream_spec in spec.upstreams:
+            known = before.pop(upstream_spec.id, None)
+            if known is not None and known.slot == upstream_spec.slot:
+                known.usable = upstream_spec.usable
+                self.upstreams.append(known)
+            else:
+                if known is not None:
+                    before[known.id] = known
+                self.upstreams.append(Upstream(upstream_spec, self))
+        self.ready = [upstream for upstream in self.upstreams if upstream.usable]
+        self.by_tag = {upstream.tag: upstream for upstream in self.upstreams}
+        if [upstream.id for upstream in self.upstreams] != self.ring.ids:
+            self.ring = Ring([upstream.id for upstream in self.upstreams])
+        gone = list(before.values())
+        for upstream in gone:
+            upstream.usable = False
+        return gone
+
+    def count_rejected(self, status: int) -> None:
+        """A request for this pool was answered with an error before any upstream was chosen."""
+        self.codes[layout.code_cell(status)] += 1
+        self.dirty = True
+
+    def flush(self, cells: memoryview) -> None:
+        """Store every count in the worker's cells."""
+        base = layout.pool_base(self.service.slot, self.index)
+        for index in range(_CLASSES):
+            cells[base + layout.IN_FLIGHT + index] = self.in_flight[index]
+            cells[base + layout.CUT + index] = self.cut[index]
+        cells[base + layout.BYTES_IN] = self.bytes_in
+        cells[base + layout.BYTES_OUT] = self.bytes_out
+        cells[base + layout.DURATION_US] = self.duration_us
+        cells[base + layout.RETRIES] = self.retries
+        cells[base + layout.UNSAFE] = self.unsafe
+        cells[base + layout.SESSIONS] = len(self.seen | self.seen_before) if self.seen_before else len(self.seen)
+        for index, count in enumerate(self.buckets):
+            if count:
+                cells[base + layout.BUCKETS + index] = count
+        for index, count in enumerate(self.codes):
+            if count:
+                cells[base + layout.CODES + index] = count
+        for upstream in self.upstreams:
+            at = layout.upstream_base(upstream.slot)
+            cells[at + layout.UP_IN_FLIGHT] = upstream.in_flight
+            cells[at + layout.UP_REQUESTS] = upstream.requests
+            cells[at + layout.UP_FAILURES] = upstream.failures
+            cells[at + layout.UP_CONNECTIONS] = upstream.connections
+        self.dirty = False
+
+
+class Service:
+    """A service: both pools and the rules, in the form that a claim needs them in."""
+
+    def __init__(self, spec: ServiceSpec) -> None:
+        self.name = spec.name
+        self.slot = spec.slot
+        self.pools = [Pool(self, 0), Pool(self, 1)]
+        self.spec = spec
+        self.path = b"/"
+        self.balance = 0
+        self.retries = 0
+        self.drain = [0.0, 0.0, 0.0]  # seconds, by class
+        self.expose_pool = False
+        self.preview_header = b""  # lower case
+        self.preview_cookie = b""
+        self.preview_allow: str | tuple[str, ...] = "private"
+        self.sessions: SessionRules | None = None
+        self.source_sessions = False
+
+    def update(self, spec: ServiceSpec, session_key: bytes) -> list[Upstream]:
+        """Take a new spec; returns the upstreams that are gone."""
+        self.spec = spec
+        self.path = spec.path.encode("ascii", "surrogateescape")
+        self.balance = balance_code(spec.balance)
+        self.retries = spec.retries.attempts
+        self.drain = [spec.drain.requests, spec.drain.streams, spec.drain.websockets]
+        self.expose_pool = spec.expose_pool
+        self.preview_header = spec.preview.header.lower().encode()
+        self.preview_cookie = spec.preview.cookie.encode()
+        self.preview_allow = spec.preview.allow
+        self.sessions = SessionRules(spec.name, spec.sessions, session_key) if spec.sessions.mode == "cookie" else None
+        self.source_sessions = spec.sessions.mode == "source"
+        return self.pools[0].update(spec.pools[0]) + self.pools[1].update(spec.pools[1])

@@ -1,0 +1,181 @@
+"""An upgraded connection: bytes go both ways untouched, half-closes are followed, and a drain ends it politely.
+
+For a WebSocket the frame boundaries are followed as well, so that at a drain's deadline both sides get a Close frame
+between two frames (1012 service restart; 1001 going away when bgproxy itself stops) before the connection ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from bgproxy.proxy.frames import GOING_AWAY, SERVICE_RESTART, FrameTracker, close_frame
+
+if TYPE_CHECKING:
+    from bgproxy.proxy.client import ClientConnection
+    from bgproxy.proxy.exchange import Exchange
+    from bgproxy.proxy.upstream import UpstreamConnection
+
+#: Seconds that both sides have to answer a Close frame, and a frame that is under way has to end.
+GRACE: Final = 2.0
+_CLIENT_UPGRADED: Final = 3  # client.UPGRADED
+
+
+class Tunnel:
+    """What goes on between a client and an upstream after 101."""
+
+    def __init__(
+        self, exchange: Exchange, client: ClientConnection, server: UpstreamConnection, protocol: bytes
+    ) -> None:
+        self.exchange = exchange
+        self.client = client
+        self.server = server
+        websocket = protocol.lower() == b"websocket"
+        self.to_server = FrameTracker() if websocket else None
+        self.to_client = FrameTracker() if websocket else None
+        self.client_ended = False  # sends no more
+        self.server_ended = False
+        self.code = 0  # of the Close frame that is to be sent; 0 while there is none
+        self.told_client = False
+        self.told_server = False
+        self.over = False
+
+    def begin(self, rest: bytes) -> None:
+        """The tunnel is open; `rest` came behind the 101, and what the client sent ahead has waited for it."""
+        client = self.client
+        client.tunnel = self
+        client.step(_CLIENT_UPGRADED)
+        self._touch()
+        if rest:
+            self.server_data(rest)
+        ahead = client.buffer
+        client.buffer = b""
+        if ahead and not self.over:
+            self.client_data(ahead)
+        client.resume()
+
+    def _touch(self) -> None:
+        context = self.client.context
+        if not self.code:
+            self.client.deadline = context.now + context.timeouts.stream_idle
+
+    # --- bytes ------------------------------------------------------------------------------------------------------
+
+    def client_data(self, data: bytes) -> None:
+        """Bytes from the client."""
+        self.exchange.bytes_in += len(data)
+        self._touch()
+        tracker = self.to_server
+        if tracker is not None:
+            if self.code:
+                self._last_bytes(tracker, data, to_client=False)
+                return
+            tracker.feed(data)
+        self.server.write(data)
+
+    def server_data(self, data: bytes) -> None:
+        """Bytes from the upstream."""
+        self.exchange.bytes_out += len(data)
+        self._touch()
+        tracker = self.to_client
+        if tracker is not None:
+            if self.code:
+                self._last_bytes(tracker, data, to_client=True)
+                return
+            tracker.feed(data)
+        self.client.write(data)
+
+    def client_eof(self) -> bool:
+        """The client sends no more; the other direction goes on."""
+        self.client_ended = True
+        if self.server_ended or self.code:
+            self.end()
+            return False
+        if self.server.transport is not None and not self.server.transport.is_closing():
+            self.server.transport.write_eof()
+        return True
+
+    def server_eof(self) -> bool:
+        """The upstream sends no more; the other direction goes on."""
+        self.server_ended = True
+        if self.client_ended or self.code:
+            self.end()
+            return False
+        if self.client.transport is not None and not self.client.transport.is_closing():
+            self.client.transport.write_eof()
+        return True
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def restart(self, *, going_away: bool = False) -> None:
+        """End it from our side: politely if it is a WebSocket, else at once."""
+        if self.over or self.code:
+            return
+        if not going_away:
+            self.exchange.pool.cut[self.exchange.kind] += 1
+            self.exchange.pool.dirty = True
+        self.client.closed_because = "stopping" if going_away else "drain deadline"
+        to_client = self.to_client
+        to_server = self.to_server
+        if to_client is None or to_server is None:
+            self.end()
+            return
+        self.code = GOING_AWAY if going_away else SERVICE_RESTART
+        self.client.deadline = self.client.context.now + GRACE
+        if to_client.boundary:
+            self._tell_client()
+        if to_server.boundary:
+            self._tell_server()
+
+    def _last_bytes(self, tracker: FrameTracker, data: bytes, *, to_client: bool) -> None:
+        """While a Close is due: let the frame that is under way end, put the Close behind it, and no more after it."""
+        told = self.told_client if to_client else self.told_server
+        if told:
+            other = self.to_server if to_client else self.to_client
+            # What still comes from a side that we have told is its answer to our Close, or frames that it had sent
+            # before: both are for a side that must not be sent anything after its own Close.
+            tracker.feed(data)
+            if tracker.closing and (other is None or other.closing or self._both_told()):
+                self._answered(to_client=to_client)
+            return
+        if not tracker.head and 0 < tracker.left < len(data):
+            data = data[: tracker.left]
+        tracker.feed(data)
+        if to_client:
+            self.client.write(data)
+            if tracker.boundary:
+                self._tell_client()
+        else:
+            self.server.write(data)
+            if tracker.boundary:
+                self._tell_server()
+
+    def _both_told(self) -> bool:
+        return self.told_client and self.told_server
+
+    def _answered(self, *, to_client: bool) -> None:
+        """A side has answered our Close: when both have, nothing is left to wait for."""
+        if to_client:
+            self.server_ended = True
+        else:
+            self.client_ended = True
+        if self.client_ended and self.server_ended:
+            self.end()
+
+    def _tell_client(self) -> None:
+        self.told_client = True
+        if self.to_client is not None and not self.to_client.closing:
+            self.client.write(close_frame(self.code, masked=False))
+
+    def _tell_server(self) -> None:
+        self.told_server = True
+        if self.to_server is not None and not self.to_server.closing:
+            self.server.write(close_frame(self.code, masked=True))
+
+    def end(self) -> None:
+        """Close both sides, once what was written is sent. Idempotent."""
+        if self.over:
+            return
+        self.over = True
+        self.exchange.finish()
+        self.client.close()
+        self.server.close()

@@ -1,0 +1,464 @@
+"""A connection to an upstream: it carries one request at a time, and is kept for the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from bgproxy.http1.chunked import LAST_CHUNK, ChunkedBody, chunk
+from bgproxy.http1.errors import BadResponse, ProtocolError
+from bgproxy.http1.response import ResponseHead, parse_response_head
+from bgproxy.model.connection import SERVER_STEPS, illegal
+from bgproxy.proxy.client import HIGH_WATER, LOW_WATER, _no_write
+from bgproxy.proxy.exchange import BEGUN, INTERIM, NOTHING, Exchange
+from bgproxy.proxy.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from bgproxy.proxy.context import Context
+    from bgproxy.proxy.runtime import Upstream
+
+# model.connection.ServerState and ServerEvent, as constants (a test holds them equal).
+CONNECTING: Final = 0
+IDLE: Final = 1
+WAITING: Final = 2
+ANSWERING: Final = 3
+TUNNEL: Final = 4
+CLOSED: Final = 5
+CONNECTED: Final = 0
+CLAIMED: Final = 1
+HEAD: Final = 2
+ANSWERED: Final = 3
+UPGRADED: Final = 4
+LOST: Final = 5
+
+#: Interim responses before the final one; more are a mistake of the upstream's.
+MAX_INTERIM: Final = 32
+#: Longest response head.
+MAX_HEAD: Final = 64 * 1024
+
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
+_CLOSE: Final = b"Connection: close\r\n"
+_KEEP: Final = b"Connection: keep-alive\r\n"
+
+
+class UpstreamConnection:
+    """The protocol of one connection to an upstream (asyncio.Protocol by shape)."""
+
+    def __init__(self, context: Context, upstream: Upstream) -> None:
+        self.context = context
+        self.upstream = upstream
+        self.state = CONNECTING
+        self.transport: Any = None
+        self.write: Callable[[bytes], None] = _no_write
+        self.exchange: Exchange | None = None
+        self.tunnel: Tunnel | None = None
+        self.reused = False
+        self.buffer = b""
+        self.interims = 0
+        self.body_left = 0
+        self.until_close = False
+        self.chunks: ChunkedBody | None = None
+        self.keep = True  # may be used again after this answer
+        self.deadline = 0.0
+        self.paused = False
+        self.rechunk = False  # a body that ends with the connection is chunked for the client
+        self.client_keep = True
+        # The memory of the last head: an upstream's repeats within a second.
+        self.last_head = b"\0"
+        self.last_response = ResponseHead()
+        self.last_out = b""
+
+    def __repr__(self) -> str:
+        return f"<UpstreamConnection {self.upstream.id} state={self.state} exchange={self.exchange!r}>"
+
+    def step(self, event: int) -> None:
+        """Go to the next state by the table; an illegal event raises and changes nothing."""
+        after = SERVER_STEPS[event * 6 + self.state]
+        if after < 0:
+            raise illegal("upstream connection", self.state, event)
+        self.state = after
+
+    # --- the life of the connection ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The upstream has accepted."""
+        self.transport = transport
+        self.write = self.transport.write
+        self.transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self.step(CONNECTED)
+        self.context.servers.add(self)
+        self.upstream.connections += 1
+        self.upstream.pool.dirty = True
+
+    def usable(self) -> bool:
+        """Whether a request may be given to it."""
+        return self.state == IDLE and not self.transport.is_closing()
+
+    def start(self, exchange: Exchange, reused: bool) -> None:
+        """Take a request."""
+        self.step(CLAIMED)
+        self.exchange = exchange
+        self.reused = reused
+        self.interims = 0
+        context = self.context
+        timeouts = context.timeouts
+        self.deadline = context.now + timeouts.response if exchange.request_done else 0.0
+        exchange.attached(self, reused=reused)
+
+    def send(self, data: bytes) -> None:
+        """More of the request's body."""
+        self.write(data)
+
+    def sent_all(self) -> None:
+        """The request is complete: from now on the answer is waited for."""
+        if self.state == WAITING:
+            self.deadline = self.context.now + self.context.timeouts.response
+
+    def release(self) -> None:
+        """Keep it for the next request, if there may be one."""
+        upstream = self.upstream
+        context = self.context
+        if not upstream.usable or upstream.pool.draining_since >= 0.0 or context.stopping:
+            self.close()
+            return
+        self.deadline = context.now + context.timeouts.upstream_idle
+        upstream.idle.append(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection has ended."""
+        self.context.servers.discard(self)
+        self.deadline = 0.0
+        state = self.state
+        self.step(LOST)
+        upstream = self.upstream
+        upstream.connections -= 1
+        upstream.pool.dirty = True
+        if state == IDLE and self in upstream.idle:
+            upstream.idle.remove(self)
+        tunnel = self.tunnel
+        exchange = self.exchange
+        self.exchange = None
+        self.tunnel = None
+        if tunnel is not None:
+            tunnel.end()
+        elif exchange is not None:
+            if state == ANSWERING and self.until_close and exc is None:
+                self._end_of_body(exchange)
+            else:
+                reason = "connection closed" if exc is None else str(exc).lower() or "connection reset"
+                reason += " within its answer" if state == ANSWERING else " before it answered"
+                exchange.server_lost(reused=self.reused, reason=reason, error="connection_terminated")
+        self.transport = None
+        self.write = _no_write
+
+    def eof_received(self) -> bool:
+        """The upstream sends no more; a tunnel may still be written to."""
+        if self.state == TUNNEL and self.tunnel is not None:
+            return self.tunnel.server_eof()
+        return False
+
+    def close(self) -> None:
+        """End the connection. Idempotent."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.close()
+
+    def due(self) -> None:
+        """A deadline has passed."""
+        self.deadline = 0.0
+        exchange = self.exchange
+        if exchange is None:
+            self.close()
+        elif self.state == WAITING:
+            limit = self.context.timeouts.response
+            self.context.report(self.upstream, f"no answer within {limit:g}s")
+            exchange.fail(504, "http_response_timeout", f"upstream {self.upstream.id}: no answer within {limit:g}s")
+        else:
+            self.context.report(self.upstream, "its answer stalled")
+            exchange.abort("upstream stalled")
+
+    # --- flow control -----------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """The upstream does not read as fast as the client sends."""
+        if self.exchange is not None:
+            self.exchange.client.server_full()
+        elif self.tunnel is not None:
+            self.tunnel.client.server_full()
+
+    def resume_writing(self) -> None:
+        """The upstream has read on."""
+        if self.exchange is not None:
+            self.exchange.client.server_ready()
+        elif self.tunnel is not None:
+            self.tunnel.client.server_ready()
+
+    def pause(self) -> None:
+        """Stop reading: the client does not read as fast. Its own time-out runs meanwhile, not the upstream's."""
+        if not self.paused and self.transport is not None and not self.transport.is_closing():
+            self.paused = True
+            if self.state != WAITING:
+                self.deadline = 0.0
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.paused:
+            self.paused = False
+            if self.transport is not None and not self.transport.is_closing():
+                if self.state == ANSWERING:
+                    self.deadline = self.context.now + self.context.timeouts.stream_idle
+                self.transport.resume_reading()
+
+    # --- the answer -------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the upstream."""
+        state = self.state
+        exchange = self.exchange
+        if exchange is None:
+            if self.tunnel is not None:
+                self.tunnel.server_data(data)
+            else:
+                self.close()  # nobody asked for anything: whatever it is, it must not answer the next request
+            return
+        try:
+            if state == WAITING:
+                self._head(data, exchange)
+            elif state == ANSWERING:
+                self._body(data, exchange)
+        except ProtocolError as error:
+            self.close()
+            exchange.server_lost(reused=False, reason=error.detail, error="http_protocol_error")
+
+    def _head(self, data: bytes, exchange: Exchange) -> None:
+        if self.buffer:
+            data = self.buffer + data
+            self.buffer = b""
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end == -1:
+                if len(data) > MAX_HEAD:
+                    raise BadResponse(f"a response head of more than {MAX_HEAD} bytes")
+                self.buffer = data
+                if exchange.progress == NOTHING:
+                    exchange.progress = INTERIM  # something has come: no retry from here on
+                return
+            head = data[: end + 2]
+            if head == self.last_head:
+                response = self.last_response
+            else:
+                if end > MAX_HEAD:
+                    raise BadResponse(f"a response head of more than {MAX_HEAD} bytes")
+                response = parse_response_head(head, self.context.response_names)
+                self.last_head = head
+                self.last_response = response
+                lines = response.forwarded
+                if response.chunked and not response.bodyless:
+                    lines += _CHUNKED
+                self.last_out = lines + b"\r\n"
+            if response.status >= 200:
+                self._answer(data, end + 4, response, exchange)
+                return
+            if response.status == 101:
+                self._upgrade(data[end + 4 :], response, exchange)
+                return
+            self.interims += 1
+            if self.interims > MAX_INTERIM:
+                raise BadResponse("too many interim responses")
+            exchange.progress = INTERIM
+            if exchange.fields.minor:  # a 1.0 client knows none (RFC 9110 section 15.2)
+                exchange.client.write(response.forwarded + b"\r\n")
+            data = data[end + 4 :]
+            if not data:
+                return
+
+    def _answer(self, data: bytes, start: int, response: ResponseHead, exchange: Exchange) -> None:
+        """The final head: decide the framing, and send on what has come."""
+        context = self.context
+        client = exchange.client
+        fields = exchange.fields
+        self.step(HEAD)
+        exchange.progress = BEGUN
+        exchange.status = response.status
+        self.chunks = None
+        self.until_close = False
+        self.rechunk = False
+        self.keep = not response.close
+        self.client_keep = not (fields.close or context.stopping or client.eof or not exchange.request_done)
+        got = len(data) - start
+        whole = False
+        if response.bodyless or exchange.method == b"HEAD":
+            self.body_left = 0
+            whole = True
+            if got:
+                self.keep = False  # bytes that nobody asked for: this connection is not to be trusted
+        elif response.chunked:
+            self.chunks = ChunkedBody(context.response_names, data_only=not fields.minor)
+            if not fields.minor:
+                self.client_keep = False
+        elif response.length >= 0:
+            self.body_left = response.length
+            if got > response.length:
+                self.keep = False
+            whole = got >= response.length
+        else:
+            self.until_close = True
+            self.keep = False
+            if fields.minor:
+                self.rechunk = True
+            else:
+                self.client_keep = False
+
+        # The plain case, one write: nothing to add, a client that stays, a body of known length or none.
+        plain = response.dated and not exchange.extra and self.client_keep and fields.minor and not self.until_close
+        if whole:
+            body_end = start + self.body_left
+            self.body_left = 0
+            if plain and response.untouched and body_end == len(data) and len(self.last_out) == start:
+                out = data
+            else:
+                out = (self.last_out if plain else self._head_out(response, exchange)) + data[start:body_end]
+            exchange.bytes_out += len(out)
+            client.write(out)
+            self._end_of_body(exchange)
+            return
+        out = self.last_out if plain else self._head_out(response, exchange)
+        if self.until_close or (self.chunks is not None and not got):
+            exchange.streams()
+        if got:
+            # The head waits for what came with it: one write.
+            self._body_out(out, data[start:], exchange)
+        else:
+            exchange.bytes_out += len(out)
+            client.write(out)
+        if self.exchange is exchange:
+            if self.chunks is not None:
+                exchange.streams()
+            if not self.paused:
+                self.deadline = context.now + context.timeouts.stream_idle
+
+    def _head_out(self, response: ResponseHead, exchange: Exchange) -> bytes:
+        """The head for the client with everything that this exchange adds to it."""
+        lines = [response.forwarded]
+        if not response.dated:
+            lines.append(self.context.date_line)
+        if exchange.extra:
+            lines.append(exchange.extra)
+        if exchange.fields.minor:
+            if self.rechunk or (response.chunked and not response.bodyless):
+                lines.append(_CHUNKED)
+            if not self.client_keep:
+                lines.append(_CLOSE)
+        else:
+            lines.append(_KEEP if self.client_keep else _CLOSE)
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def _body(self, data: bytes, exchange: Exchange) -> None:
+        if not self.paused:
+            self.deadline = self.context.now + self.context.timeouts.stream_idle
+        chunks = self.chunks
+        if chunks is None and not self.until_close:  # the way of large answers, without a detour
+            left = self.body_left - len(data)
+            if left > 0:
+                self.body_left = left
+                exchange.bytes_out += len(data)
+                exchange.client.write(data)
+                return
+        self._body_out(b"", data, exchange)
+
+    def _body_out(self, head: bytes, data: bytes, exchange: Exchange) -> None:
+        """Send on bytes of the body, behind a head that may still be unsent."""
+        chunks = self.chunks
+        done = False
+        if chunks is not None:
+            try:
+                data = chunks.feed(data)
+            except ProtocolError:
+                if head:
+                    exchange.client.write(head)
+                raise
+            done = chunks.done
+            if done and chunks.rest:
+                self.keep = False
+        elif self.until_close:
+            if self.rechunk:
+                data = chunk(data)
+        else:
+            if len(data) > self.body_left:
+                data = data[: self.body_left]
+                self.keep = False
+            self.body_left -= len(data)
+            done = not self.body_left
+        out = head + data if head else data
+        if out:
+            exchange.bytes_out += len(out)
+            exchange.client.write(out)
+        if done:
+            self._end_of_body(exchange)
+
+    def _end_of_body(self, exchange: Exchange) -> None:
+        """The answer is complete."""
+        client = exchange.client
+        request_done = exchange.request_done
+        self.exchange = None
+        self.chunks = None
+        self.deadline = 0.0
+        if self.rechunk:
+            client.write(LAST_CHUNK)
+        # `keep` is asked once more: a worker that began to stop, or a client that half-closed, ends with its answer.
+        keep = self.client_keep and request_done
+        if self.state == ANSWERING:
+            if self.paused:
+                self.resume()
+            if self.keep and request_done:
+                self.step(ANSWERED)
+                exchange.finish()
+                self.release()
+            else:
+                self.close()
+                exchange.finish()
+        else:
+            exchange.finish()
+        client.answered(keep=keep, linger=not request_done)
+
+    # --- upgrades ---------------------------------------------------------------------------------------------------
+
+    def _upgrade(self, rest: bytes, response: ResponseHead, exchange: Exchange) -> None:
+        """101: a tunnel from here on, if the client asked for it (RFC 9110 section 7.8)."""
+        if not exchange.fields.upgrade:
+            raise BadResponse("it switched protocols unasked")
+        self.step(UPGRADED)
+        self.deadline = 0.0
+        exchange.progress = BEGUN
+        exchange.status = 101
+        exchange.upgraded()
+        upgrade = response.upgrade or exchange.fields.upgrade
+        head = b"".join([response.forwarded, exchange.extra, b"Connection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n\r\n"])
+        exchange.client.write(head)
+        self.exchange = None
+        self.tunnel = Tunnel(exchange, exchange.client, self, upgrade)
+        self.tunnel.begin(rest)
+
+
+async def open_connection(context: Context, upstream: Upstream) -> UpstreamConnection:
+    """Connect to an upstream. Raises `OSError`; the caller sets the deadline."""
+    connection = UpstreamConnection(context, upstream)
+    loop = context.loop
+    factory = cast("Callable[[], asyncio.Protocol]", lambda: connection)
+    if upstream.path:
+        await loop.create_unix_connection(factory, upstream.path)
+    else:
+        await loop.create_connection(factory, upstream.host, upstream.port)
+    return connection
+
+
+async def warm(context: Context, upstream: Upstream, connections: int) -> None:
+    """Open idle connections ahead of a switch, until there are `connections` of them; failures are left alone."""
+    for _ in range(connections - len(upstream.idle)):
+        try:
+            async with asyncio.timeout(context.timeouts.connect):
+                (await open_connection(context, upstream)).release()
+        except (OSError, TimeoutError):
+            return

@@ -1,0 +1,186 @@
+"""A worker process: its loop, its listeners, its leash, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Final, cast
+
+import uvloop
+
+from bgproxy.proxy.client import ClientConnection, Listener
+from bgproxy.proxy.context import SWEEP, Context
+from bgproxy.proxy.link import Link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bgproxy.switchboard.wiring import WorkerBirth
+
+log = logging.getLogger("bgproxy.worker")
+
+_BACKLOG: Final = 4096
+_SESSION_MINUTE: Final = 60.0
+#: Seconds for which a stopping worker still accepts, so that connections that wait in its sockets are served.
+_LAST_ACCEPTS: Final = 0.05
+
+
+def run(birth: WorkerBirth) -> int:
+    """Serve until SIGTERM, or until the supervisor has gone; returns the exit status."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(Worker(birth).main())
+
+
+class Worker:
+    """One worker."""
+
+    def __init__(self, birth: WorkerBirth) -> None:
+        self._birth = birth
+        self._stop = asyncio.Event()
+        self._routed = asyncio.Event()
+        self._servers: list[asyncio.Server] = []
+        self._link: Link | None = None
+        self._links: set[asyncio.Task[None]] = set()
+
+    async def main(self) -> int:
+        """Wait for a snapshot, serve, and drain at the end."""
+        loop = asyncio.get_running_loop()
+        birth = self._birth
+        context = self._context = Context(loop, birth.board, birth.index, birth.workers)
+        self._reset_gauges(context)
+        context.failed = self._failed
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the controller's business
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
+        birth.leash.setblocking(False)
+        loop.add_reader(birth.leash.fileno(), self._on_leash)
+        sweeper = loop.create_task(self._sweep(context), name="sweep")
+        self._link = await Link.open(context, self._routed, birth.link)
+        stop = loop.create_task(self._stop.wait(), name="stop")
+        routed = loop.create_task(self._routed.wait(), name="routed")
+        await asyncio.wait({stop, routed}, return_when=asyncio.FIRST_COMPLETED)
+        routed.cancel()
+        if not self._stop.is_set():
+            await self._listen(context)
+            self._tell({"serving": True})
+            await stop
+        await self._drain(context)
+        sweeper.cancel()
+        for task in [*context.tasks, *self._links]:
+            task.cancel()
+        await asyncio.gather(sweeper, stop, routed, *context.tasks, *self._links, return_exceptions=True)
+        if context.access_log is not None:
+            context.access_log.close()
+        return 0
+
+    @staticmethod
+    def _reset_gauges(context: Context) -> None:
+        """The predecessor in this place may have died with requests in flight: its gauges are ours now, and zero.
+
+        Its counters stay: they have only ever grown, and a metric that is read from them must not fall. So the objects
+        that count begin where the cells stand (`Pool.adopt`, once a snapshot names the pools).
+        """
+        context.cells[0] = 0
+
+    # --- serving ----------------------------------------------------------------------------------------------------
+
+    async def _listen(self, context: Context) -> None:
+        loop = context.loop
+        for listener in self._birth.listeners:
+            listener.setblocking(False)
+            if listener.family == socket.AF_UNIX:
+                about = Listener(0, unix=True)
+            else:
+                about = Listener(listener.getsockname()[1], unix=False)
+            factory = cast("Callable[[], asyncio.Protocol]", _factory(context, about))
+            # A descriptor of our own: closing the server must not close the one that a successor may need.
+            own = socket.socket(listener.family, listener.type, fileno=os.dup(listener.fileno()))
+            if listener.family == socket.AF_UNIX:
+                server = await loop.create_unix_server(factory, sock=own, backlog=_BACKLOG)
+            else:
+                server = await loop.create_server(factory, sock=own, backlog=_BACKLOG)
+            self._servers.append(server)
+
+    async def _sweep(self, context: Context) -> None:
+        minute = context.now + _SESSION_MINUTE
+        while True:
+            await asyncio.sleep(SWEEP)
+            context.sweep()
+            if self._link is not None:
+                self._link.flush()
+            if context.now >= minute:
+                minute = context.now + _SESSION_MINUTE
+                context.age_sessions()
+
+    def _failed(self, upstream: object, reason: str) -> None:
+        if self._link is not None:
+            self._link.failed(upstream, reason)  # type: ignore[arg-type] # compiled code calls with its own class
+
+    def _reopen_logs(self) -> None:
+        if self._context.access_log is not None:
+            try:
+                self._context.access_log.reopen()
+            except OSError as error:
+                log.error("access log: %s; the old file is kept open", error.strerror)  # noqa: TRY400
+
+    # --- the leash --------------------------------------------------------------------------------------------------
+
+    def _on_leash(self) -> None:
+        """The supervisor hands down a new link, or has gone."""
+        leash = self._birth.leash
+        try:
+            data, descriptors, _, _ = socket.recv_fds(leash, 65536, 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        loop = self._context.loop
+        for descriptor in descriptors:
+            end = socket.socket(fileno=descriptor)
+            task = loop.create_task(self._relink(end), name="relink")
+            self._links.add(task)
+            task.add_done_callback(self._links.discard)
+        if not data:
+            loop.remove_reader(leash.fileno())
+            self._stop.set()
+
+    async def _relink(self, end: socket.socket) -> None:
+        self._link = await Link.open(self._context, self._routed, end)
+
+    def _tell(self, message: dict[str, object]) -> None:
+        try:
+            self._birth.leash.send(json.dumps(message).encode() + b"\n")
+        except OSError:
+            log.warning("the supervisor does not take messages")
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def _drain(self, context: Context) -> None:
+        """Stop accepting, end what is idle, let the rest end by `timeouts.shutdown`, and cut what is left."""
+        loop = context.loop
+        deadline = loop.time() + context.timeouts.shutdown
+        context.stopping = True
+        await asyncio.sleep(_LAST_ACCEPTS)
+        for server in self._servers:
+            server.close()
+        for client in list(context.clients):
+            client.retire()
+        for server_connection in list(context.servers):
+            if server_connection.exchange is None and server_connection.tunnel is None:
+                server_connection.close()
+        while context.clients and loop.time() < deadline:
+            await asyncio.sleep(SWEEP / 4)
+        for client in list(context.clients):
+            client.closed_because = "stopping"
+            client.abort()
+        await asyncio.sleep(0)
+        context.flush()
+
+
+def _factory(context: Context, listener: Listener) -> Callable[[], ClientConnection]:
+    return lambda: ClientConnection(context, listener)
