@@ -1,6 +1,6 @@
 """The child process that `bgproxy.config.source` runs: checks one configuration and says what came of it.
 
-    python -m bgproxy.config [--] FILE|-
+    python -m bgproxy.config FILE|-
 
 Standard output: a pickled `Config` and exit status 0, or a JSON list of mistakes and exit status 2.
 """
@@ -19,16 +19,15 @@ from bgproxy.errors import ConfigError
 
 def main(arguments: list[str]) -> int:
     """Load what `arguments` name; returns the exit status."""
-    names = [argument for argument in arguments if argument != "--"]
-    if len(names) != 1:
+    if len(arguments) != 1:
         sys.stderr.write("usage: python -m bgproxy.config FILE|-\n")
         return 64
     try:
-        if names[0] == "-":
+        if arguments[0] == "-":
             text = sys.stdin.buffer.read().decode(errors="surrogateescape")
             config = load_text(text, TEXT_NAME)
         else:
-            config = load_file(names[0])
+            config = load_file(arguments[0])
     except ConfigError as error:
         sys.stdout.buffer.write(json.dumps([asdict(mistake) for mistake in error.mistakes]).encode())
         return 2

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, Final, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Le
 
@@ -54,19 +55,24 @@ def _write_defaults(definition: dict[str, Any], owner: Any) -> None:
         part.pop("title", None)
         notes = get_args(hints[field.name])
         marker = next((note for note in notes if isinstance(note, Marker)), None)
-        if isinstance(marker, CountText):
-            part["anyOf"][0] |= {"minimum": _limit(notes, Ge), "maximum": _limit(notes, Le)}
-        elif marker is not None and not isinstance(marker, FlagText) and field.default is not MISSING:
+        _write_limits(part, hints[field.name])
+        if marker is not None and not isinstance(marker, CountText | FlagText) and field.default is not MISSING:
             part["default"] = marker.format(field.default)
         elif is_dataclass(hints[field.name]) or part.get("default", "") is None or field.name == "state_dir":
             part.pop("default", None)
 
 
-def _limit(notes: tuple[Any, ...], kind: type[Ge | Le]) -> int:
-    """The lower or upper limit of a count; the schema gives both for each."""
-    note = next(note for note in notes if isinstance(note, kind))
-    limit: Any = note.ge if isinstance(note, Ge) else note.le
-    return int(limit)
+def _write_limits(part: dict[str, Any], annotation: Any) -> None:
+    """Give counts their limits, which pydantic does not see behind the marker; also where a count is one of several."""
+    is_union = get_origin(annotation) in (Union, UnionType)
+    for notes in [get_args(member) for member in (get_args(annotation) if is_union else [annotation])]:
+        if any(isinstance(note, CountText) for note in notes):
+            branch = next(branch for branch in part["anyOf"] if branch.get("type") == "integer")
+            for note in notes:
+                if isinstance(note, Ge):
+                    branch["minimum"] = note.ge
+                elif isinstance(note, Le):
+                    branch["maximum"] = note.le
 
 
 def _allow_numbers(part: Any) -> None:

@@ -37,7 +37,7 @@ def load(path: str | None, text: str | None, *, deadline: float = DEADLINE) -> C
     source = "-" if path is None else os.path.join(".", path) if path == "-" else path  # noqa: PTH118
     try:
         child = subprocess.run(
-            [sys.executable, "-P", "-m", "bgproxy.config", "--", source],
+            [sys.executable, "-P", "-m", "bgproxy.config", source],
             input=(text or "").encode(errors="surrogateescape") if path is None else b"",
             capture_output=True,
             timeout=deadline,
