@@ -22,7 +22,7 @@ _STATE_STYLES: Final = {
     "maint": ("yellow",),
     "ejected": ("red",),
 }
-_COUNTS: Final = frozenset({3, 4, 5, 6, 7})  # columns of the table of pools that are numbers
+_COUNTS: Final = frozenset({3, 4, 5, 6})  # columns of the table of pools that are numbers
 
 
 def page(status: Mapping[str, Any], paint: Paint, now: datetime) -> list[str]:

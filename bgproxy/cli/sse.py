@@ -6,6 +6,7 @@ import http.client
 import json
 from collections.abc import Iterator
 from typing import Any, Final, Self
+from urllib.parse import urlencode
 
 from bgproxy.cli.client import Client
 from bgproxy.cli.exits import UnreachableError
@@ -19,15 +20,23 @@ SILENCE: Final = 60.0
 class EventStream:
     """One connection to /v1/events; iterating gives events until the connection ends.
 
-    `last_id` is the id of the last event that came, for the next connection.
+    With a `service`, only what concerns it. `last_id` is the id of the last event that came, for the next connection.
     """
 
-    def __init__(self, client: Client, last_id: int | None = None, *, silence: float = SILENCE) -> None:
+    def __init__(
+        self,
+        client: Client,
+        last_id: int | None = None,
+        service: str | None = None,
+        *,
+        silence: float = SILENCE,
+    ) -> None:
         self.last_id = last_id
+        path = "/v1/events" if service is None else f"/v1/events?{urlencode({'service': service})}"
         headers = {"Accept": "text/event-stream"}
         if last_id is not None:
             headers["Last-Event-ID"] = str(last_id)
-        self._connection, self._response = client.open("GET", "/v1/events", None, headers, timeout=silence)
+        self._connection, self._response = client.open("GET", path, None, headers, timeout=silence)
         if self._response.headers.get_content_type() != "text/event-stream":
             self.close()
             raise UnreachableError(f"{client.address} answers, but has no events: it is not bgproxy's admin API")

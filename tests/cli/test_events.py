@@ -7,7 +7,7 @@ import json
 import pytest
 from support.fake_admin import event
 
-from bgproxy.cli.client import Client
+from bgproxy.cli.client import ApiError, Client
 from bgproxy.cli.events import PATIENCE, follow
 from bgproxy.cli.exits import UnreachableError
 from bgproxy.cli.main import main
@@ -70,3 +70,29 @@ def test_follow_gives_up(admin):
     with pytest.raises(UnreachableError):
         follow(client, lambda _item: None, now=lambda: clock[0], sleep=nap)
     assert clock[0] == PATIENCE
+
+
+@pytest.mark.parametrize(("status", "goes_on"), [(503, True), (401, False)])
+def test_refused_while_resuming(admin, status, goes_on):
+    """An API that is not ready yet is asked again; one that refuses is not."""
+    client = Client.of(None)
+    first = client.open
+    naps = []
+
+    def again(*args, **more):
+        if not naps or not goes_on:
+            client.open = again
+            raise ApiError(status, "", {"detail": "no"})
+        admin.events = [event(2, "b")]
+        return first(*args, **more)
+
+    def once(*args, **more):
+        client.open = again
+        return first(*args, **more)
+
+    def stop(_item):
+        raise KeyboardInterrupt
+
+    client.open = once
+    with pytest.raises(KeyboardInterrupt if goes_on else ApiError):
+        follow(client, None, stop, sleep=naps.append)
