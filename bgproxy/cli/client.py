@@ -89,7 +89,7 @@ _REMEDIES: Final = {
     "busy": "try again when that change has ended; `bgproxy status` shows it",
     "stale": "look at what has changed since (`bgproxy status`, `bgproxy history`), and decide anew",
     "not-healthy": "`bgproxy status` shows the checks; --force does it all the same",
-    "unavailable": "nothing was changed; `bgproxy status` shows the workers",
+    "unavailable": "`bgproxy status` shows the workers",
 }
 
 

@@ -96,13 +96,10 @@ class Follower:
         if not since:
             return None
         found = None
-        with EventStream(self._client, max(since), silence=REPORT) as stream:
+        with EventStream(self._client, max(since), old.service, silence=REPORT) as stream:
             deadline = self._now() + REPORT
             for event in stream:
-                if event.get("type") == "drained" and (event.get("service"), event.get("pool")) == (
-                    old.service,
-                    old.pool,
-                ):
+                if event.get("type") == "drained" and event.get("pool") == old.pool:
                     found = event
                     break
                 if self._now() >= deadline:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from bgproxy.cli.client import Client
+from bgproxy.cli.client import ApiError, Client
 from bgproxy.cli.exits import DONE, UnreachableError
 from bgproxy.cli.history import event_line
 from bgproxy.cli.parser import Parser, api_options
@@ -37,20 +37,20 @@ def run(args: argparse.Namespace) -> int:
     """Print events."""
     client = Client.of(args.admin)
     if args.follow:
-        follow(client, lambda event: _show(event, args))
-    with EventStream(client, 0, silence=QUIET) as stream:
+        follow(client, args.service, lambda event: _show(event, args))
+    with EventStream(client, 0, args.service, silence=QUIET) as stream:
         for event in stream:
             _show(event, args)
     return DONE
 
 
 def _show(event: Event, args: argparse.Namespace) -> None:
-    if args.service is None or event.get("service") == args.service:
-        print(json.dumps(event) if args.json else event_line(event), flush=True)
+    print(json.dumps(event) if args.json else event_line(event), flush=True)
 
 
 def follow(
     client: Client,
+    service: str | None,
     show: Callable[[Event], None],
     *,
     now: Callable[[], float] = time.monotonic,
@@ -60,9 +60,10 @@ def follow(
 
     Raises:
         UnreachableError: The API was not there at the start, or has been away for `PATIENCE` seconds.
+        ApiError: It does not let us.
     """
     last_id: int | None = None
-    stream = EventStream(client)
+    stream = EventStream(client, None, service)
     while True:
         with stream:
             for event in stream:
@@ -72,9 +73,9 @@ def follow(
         deadline = now() + PATIENCE
         while True:
             try:
-                stream = EventStream(client, last_id)
+                stream = EventStream(client, last_id, service)
                 break
-            except UnreachableError:
-                if now() >= deadline:
+            except (UnreachableError, ApiError) as error:
+                if now() >= deadline or (isinstance(error, ApiError) and error.http_status != 503):
                     raise
                 sleep(RETRY)

@@ -100,7 +100,7 @@ def test_ill_token(monkeypatch):
         (412, "stale", 4, "decide anew"),
         (422, "invalid", 2, ""),
         (500, "internal", 1, ""),
-        (503, "unavailable", 1, "nothing was changed"),
+        (503, "unavailable", 1, "shows the workers"),
         (507, "state-not-written", 1, ""),
     ],
 )

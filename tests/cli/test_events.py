@@ -43,7 +43,7 @@ def test_follow_goes_on_where_it_broke_off(admin, capsys):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        follow(Client.of(None), show)
+        follow(Client.of(None), None, show)
     assert seen == ["a", "b"]
     assert admin.requests[1][2]["Last-Event-ID"] == "1"
     assert "trying to go on" in capsys.readouterr().err
@@ -68,7 +68,7 @@ def test_follow_gives_up(admin):
 
     client.open = once
     with pytest.raises(UnreachableError):
-        follow(client, lambda _item: None, now=lambda: clock[0], sleep=nap)
+        follow(client, None, lambda _item: None, now=lambda: clock[0], sleep=nap)
     assert clock[0] == PATIENCE
 
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 NONE = {"requests": 0, "streams": 0, "websockets": 0}
 
@@ -160,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.admin.requests.append((self.command, self.path, dict(self.headers), body))
         path = urlsplit(self.path).path
         if path == "/v1/events":
-            self._stream()
+            self._stream(parse_qs(urlsplit(self.path).query).get("service"))
             return
         status, said = self.admin.reply(self.command, path)
         raw = said if isinstance(said, bytes) else json.dumps(said).encode()
@@ -179,14 +179,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = _serve  # noqa: N815 - http.server's names
 
-    def _stream(self) -> None:
+    def _stream(self, services: list[str] | None) -> None:
         after = int(self.headers.get("Last-Event-ID", 0))
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         self.wfile.write(b": hello\n\n")
         for item in self.admin.events:
-            if item["id"] > after:
+            if item["id"] > after and (services is None or item["service"] in services):
                 self.wfile.write(f"id: {item['id']}\nevent: {item['type']}\ndata: {json.dumps(item)}\n\n".encode())
         if not self.admin.hang_up:
             self.admin._stopped.wait(30)
