@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bgproxy.proxy.accesslog import AccessLog
 from bgproxy.proxy.upstream import warm
@@ -38,8 +38,7 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say who we are."""
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - a stream
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's does not inherit from it
         self._send(messages.Hello(self._context.index, os.getpid()))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason changes nothing
