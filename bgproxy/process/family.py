@@ -124,7 +124,7 @@ class Family:
         self._selector.register(ours, selectors.EVENT_READ)
         if not first:
             child.restarts += 1
-            log.info("%s restarted", child.name, extra={"fields": {"pid": child.pid, "restarts": child.restarts}})
+            log.info("%s restarted", child.name, extra={"fields": {"child_pid": child.pid, "restarts": child.restarts}})
         self._tell({"children": self._census()})
 
     def _bear_worker(self, child: Child, leash: socket.socket) -> int:
@@ -207,7 +207,9 @@ class Family:
         pid = child.pid
         delay = child.died(self._now())
         level = logging.INFO if how == "exit status 0" else logging.ERROR
-        log.log(level, "%s ended", child.name, extra={"fields": {"pid": pid, "how": how, "next_in": f"{delay:g}s"}})
+        log.log(
+            level, "%s ended", child.name, extra={"fields": {"child_pid": pid, "how": how, "next_in": f"{delay:g}s"}}
+        )
         if child.role == "worker":
             link = self._waiting.pop(child.index, None)
             if link is not None:
