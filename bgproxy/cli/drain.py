@@ -46,23 +46,26 @@ class Follower:
         """Say how each drain goes and ends; 1 where a pool became live again, or the API refuses to tell."""
         waiting = list(olds)
         result = DONE
-        while waiting:
-            lines = []
-            for old in list(waiting):
-                service = self._look(old)
-                pool = service["pools"][old.pool]
-                if service["live"] == old.pool:
-                    self._say(f"{old.service}: {old.pool} is live again (generation {service['generation']})")
-                    result = FAILED
-                elif pool["drain"] is None and not any(pool["in_flight"].values()):
-                    self._say(f"{old.service}: {old.pool} is drained{self._report(old)}")
-                else:
-                    lines.append(f"{old.service}: {old.pool} drains, {waits_for(pool)}")
-                    continue
-                waiting.remove(old)
-            if waiting:
-                self._progress.show("; ".join(lines), self._now())
-                self._sleep(POLL)
+        try:
+            while waiting:
+                lines = []
+                for old in list(waiting):
+                    service = self._look(old)
+                    pool = service["pools"][old.pool]
+                    if service["live"] == old.pool:
+                        self._say(f"{old.service}: {old.pool} is live again (generation {service['generation']})")
+                        result = FAILED
+                    elif pool["drain"] is None and not any(pool["in_flight"].values()):
+                        self._say(f"{old.service}: {old.pool} is drained{self._report(old)}")
+                    else:
+                        lines.append(f"{old.service}: {old.pool} drains, {waits_for(pool)}")
+                        continue
+                    waiting.remove(old)
+                if waiting:
+                    self._progress.show("; ".join(lines), self._now())
+                    self._sleep(POLL)
+        finally:
+            self._progress.clear()
         return result
 
     def _say(self, line: str) -> None:
