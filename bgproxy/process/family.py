@@ -56,6 +56,7 @@ class Family:
         self.controller = Child("controller", 0)
         # The workers first: they are the smaller, and the controller then finds a link to each at its birth.
         self.children = [*self.workers, self.controller]
+        self.ending = False  # deaths are as they should be, and nobody is born any more
         self._waiting: dict[int, socket.socket] = {}
         self._selector = selector
         self._let_go = let_go
@@ -206,10 +207,11 @@ class Family:
             self._watch(child.leash)
         pid = child.pid
         delay = child.died(self._now())
-        level = logging.INFO if how == "exit status 0" else logging.ERROR
-        log.log(
-            level, "%s ended", child.name, extra={"fields": {"child_pid": pid, "how": how, "next_in": f"{delay:g}s"}}
-        )
+        fields: dict[str, object] = {"child_pid": pid, "how": how}
+        if not self.ending:
+            fields["next_in"] = f"{delay:g}s"
+        level = logging.INFO if how == "exit status 0" or self.ending else logging.ERROR
+        log.log(level, "%s ended", child.name, extra={"fields": fields})
         if child.role == "worker":
             link = self._waiting.pop(child.index, None)
             if link is not None:

@@ -212,6 +212,7 @@ class Supervisor:
     def _stop(self, patience: float) -> None:
         """Begin the end; see the top of this file for the order."""
         self._phase = Phase.STOPPING
+        self._family.ending = True
         self._kill_at = self._now() + patience
         self._unlisten(self._data)
         self._family.signal(signal.SIGTERM)
