@@ -51,11 +51,13 @@ class Context:
         self.now = time.monotonic()  # renewed by every request and every sweep: good to a tenth of a second
         self.date_line = b""
         self.stopping = False
-        self.accepted = 0
-        self.refused = 0
-        self.unmatched = 0
-        self.bad_requests = 0
-        self.id_base = os.urandom(4).hex()
+        # Counters go on where a predecessor in this worker's place left them.
+        self.accepted: int = self.cells[layout.W_ACCEPTED]
+        self.refused: int = self.cells[layout.W_REFUSED]
+        self.unmatched: int = self.cells[layout.W_UNMATCHED]
+        self.bad_requests: int = self.cells[layout.W_BAD_REQUESTS]
+        self.cells[layout.W_CONNECTIONS] = 0
+        self.id_base = os.urandom(4).hex()  # request ids of this process begin with it
         self.tasks: set[asyncio.Task[Any]] = set()
         self.failed: Callable[[Upstream, str], None] | None = None  # told of every failure of an upstream
         self.tick()
@@ -84,9 +86,13 @@ class Context:
                     gone += pool.upstreams
                     pool.ready = []
         for spec in specs:
-            service = self.services.get(spec.name) or Service(spec)
-            self.services[spec.name] = service
-            gone += service.update(spec, self.session_key)
+            known = self.services.get(spec.name)
+            if known is None:
+                known = Service(spec)
+                self.services[spec.name] = known
+                for pool in known.pools:
+                    pool.adopt(self.cells)
+            gone += known.update(spec, self.session_key, self.cells)
         for upstream in gone:
             self.close_idle(upstream)
         self.routes = Routes(list(self.services.values()))

@@ -23,7 +23,7 @@ _CLASSES: Final = len(CLASS_NAMES)
 class Upstream:
     """One server: where it is, whether requests may go to it, and its connections."""
 
-    def __init__(self, spec: UpstreamSpec, pool: Pool) -> None:
+    def __init__(self, spec: UpstreamSpec, pool: Pool, cells: memoryview) -> None:
         self.id = spec.id
         self.slot = spec.slot
         self.url = spec.url
@@ -38,9 +38,12 @@ class Upstream:
             self.host, self.port = spec.address
         self.authority = _authority(spec.url)  # for the Host of a request that has none
         self.tag = tag_of(spec.id)
+        at = layout.upstream_base(spec.slot)
+        cells[at + layout.UP_IN_FLIGHT] = 0
+        cells[at + layout.UP_CONNECTIONS] = 0
         self.in_flight = 0
-        self.requests = 0
-        self.failures = 0
+        self.requests: int = cells[at + layout.UP_REQUESTS]  # counters go on where a predecessor's stood
+        self.failures: int = cells[at + layout.UP_FAILURES]
         self.connections = 0
         self.idle: list[UpstreamConnection] = []  # the most lately used last; closed ones are skipped when met
 
@@ -83,7 +86,7 @@ class Pool:
     def __repr__(self) -> str:
         return f"<Pool {self.service.name}/{self.name} ready={len(self.ready)} in_flight={self.in_flight}>"
 
-    def update(self, spec: PoolSpec) -> list[Upstream]:
+    def update(self, spec: PoolSpec, cells: memoryview) -> list[Upstream]:
         """Take a new spec; upstreams that stay keep their connections. Returns those that are gone."""
         self.name = spec.name
         self.version = spec.version
@@ -97,7 +100,7 @@ class Pool:
             else:
                 if known is not None:
                     before[known.id] = known
-                self.upstreams.append(Upstream(upstream_spec, self))
+                self.upstreams.append(Upstream(upstream_spec, self, cells))
         self.ready = [upstream for upstream in self.upstreams if upstream.usable]
         self.by_tag = {upstream.tag: upstream for upstream in self.upstreams}
         if [upstream.id for upstream in self.upstreams] != self.ring.ids:
@@ -106,6 +109,24 @@ class Pool:
         for upstream in gone:
             upstream.usable = False
         return gone
+
+    def adopt(self, cells: memoryview) -> None:
+        """Begin where the cells stand: a predecessor in this worker's place counted there, and a counter never falls.
+
+        What the predecessor had in flight died with it, so the gauges begin at zero.
+        """
+        base = layout.pool_base(self.service.slot, self.index)
+        for index in range(_CLASSES):
+            cells[base + layout.IN_FLIGHT + index] = 0
+            self.cut[index] = cells[base + layout.CUT + index]
+        self.bytes_in = cells[base + layout.BYTES_IN]
+        self.bytes_out = cells[base + layout.BYTES_OUT]
+        self.duration_us = cells[base + layout.DURATION_US]
+        self.retries = cells[base + layout.RETRIES]
+        cells[base + layout.UNSAFE] = 0
+        cells[base + layout.SESSIONS] = 0
+        self.buckets = [cells[base + layout.BUCKETS + index] for index in range(layout.BUCKET_COUNT)]
+        self.codes = [cells[base + layout.CODES + index] for index in range(len(layout.CODE_LIST))]
 
     def count_rejected(self, status: int) -> None:
         """A request for this pool was answered with an error before any upstream was chosen."""
@@ -158,7 +179,7 @@ class Service:
         self.sessions: SessionRules | None = None
         self.source_sessions = False
 
-    def update(self, spec: ServiceSpec, session_key: bytes) -> list[Upstream]:
+    def update(self, spec: ServiceSpec, session_key: bytes, cells: memoryview) -> list[Upstream]:
         """Take a new spec; returns the upstreams that are gone."""
         self.spec = spec
         self.path = spec.path.encode("ascii", "surrogateescape")
@@ -171,4 +192,4 @@ class Service:
         self.preview_allow = spec.preview.allow
         self.sessions = SessionRules(spec.name, spec.sessions, session_key) if spec.sessions.mode == "cookie" else None
         self.source_sessions = spec.sessions.mode == "source"
-        return self.pools[0].update(spec.pools[0]) + self.pools[1].update(spec.pools[1])
+        return self.pools[0].update(spec.pools[0], cells) + self.pools[1].update(spec.pools[1], cells)

@@ -51,7 +51,6 @@ class Worker:
         loop = asyncio.get_running_loop()
         birth = self._birth
         context = self._context = Context(loop, birth.board, birth.index, birth.workers)
-        self._reset_gauges(context)
         context.failed = self._failed
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -77,15 +76,6 @@ class Worker:
         if context.access_log is not None:
             context.access_log.close()
         return 0
-
-    @staticmethod
-    def _reset_gauges(context: Context) -> None:
-        """The predecessor in this place may have died with requests in flight: its gauges are ours now, and zero.
-
-        Its counters stay: they have only ever grown, and a metric that is read from them must not fall. So the objects
-        that count begin where the cells stand (`Pool.adopt`, once a snapshot names the pools).
-        """
-        context.cells[0] = 0
 
     # --- serving ----------------------------------------------------------------------------------------------------
 
@@ -168,6 +158,8 @@ class Worker:
         await asyncio.sleep(_LAST_ACCEPTS)
         for server in self._servers:
             server.close()
+        for listener in self._birth.listeners:
+            listener.close()  # the last copy: from now on the kernel refuses connections instead of queueing them
         for client in list(context.clients):
             client.retire()
         for server_connection in list(context.servers):

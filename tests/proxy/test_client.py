@@ -1,0 +1,348 @@
+"""What a client gets: answers in order, its own errors, and the headers that the upstream is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import pytest
+from support.dataplane import OK, DataPlane, get, until
+
+from bgproxy.config import schema
+from bgproxy.model import connection
+from bgproxy.proxy import client as client_module
+
+
+async def test_states_are_those_of_the_table() -> None:
+    """The constants of the hot path are the members of the enums, so that the table means them."""
+    for enum in (connection.ClientState, connection.ClientEvent):
+        for member in enum:
+            assert getattr(client_module, member.name) == member.value
+
+
+async def test_a_request_is_forwarded_and_answered() -> None:
+    """A GET goes to the live pool, byte for byte, with the forwarding headers; its answer comes back untouched."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        await plane.serve(blue)
+        answer = await plane.ask(get("/a%20b?c=//d", "X-Odd:  \tkept \xe9"))
+        assert answer.raw + answer.body == OK
+        head = blue.heads[0]
+        assert head.startswith(b"GET /a%20b?c=//d HTTP/1.1\r\nHost: shop.test\r\nX-Odd:  \tkept \xe9\r\n")
+        assert b"\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: shop.test\r\n" in head
+        assert b"\r\nX-Forwarded-Port: %d\r\nVia: 1.1 bgproxy\r\nX-Request-ID: " % plane.port in head
+
+
+async def test_connections_are_kept_on_both_sides() -> None:
+    """Ten requests over one client connection use one upstream connection; every request id is another."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        await plane.serve(blue)
+        wire = await plane.connect()
+        for _ in range(10):
+            wire.send(get())
+            assert (await wire.response()).body == b"ok"
+        assert blue.connections == 1
+        assert len({head.rpartition(b"X-Request-ID: ")[2] for head in blue.heads}) == 10
+        wire.close()
+
+
+async def test_hop_by_hop_headers_are_removed() -> None:
+    """What Connection names and what is hop-by-hop does not go on; what it may not name does."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        await plane.serve(blue)
+        await plane.ask(
+            get("/", "Connection: keep-alive, X-Mine, Cookie", "X-Mine: 1", "Cookie: a=b", "Keep-Alive: 5", "TE: gzip")
+        )
+        head = blue.heads[0].lower()
+        assert b"x-mine" not in head
+        assert b"keep-alive" not in head
+        assert b"\nte:" not in head
+        assert b"connection" not in head
+        assert b"cookie: a=b" in head
+
+
+@pytest.mark.parametrize(
+    ("trusted", "expected"),
+    [((), b"X-Forwarded-For: 127.0.0.1\r\n"), (("127.0.0.0/8",), b"X-Forwarded-For: 1.2.3.4, 127.0.0.1\r\n")],
+)
+async def test_forwarding_headers_are_replaced_unless_the_peer_is_trusted(trusted: tuple[str, ...], expected: bytes) -> None:
+    """An untrusted peer's X-Forwarded-For is replaced, a trusted one's is appended to; aliases are dropped."""
+    async with DataPlane(trusted_proxies=trusted) as plane:
+        blue = await plane.upstream(OK)
+        await plane.serve(blue)
+        await plane.ask(
+            get("/", "X-Forwarded-For: 1.2.3.4", "X_Forwarded_For: 6.6.6.6", "X-Real-IP: 9.9.9.9", "X-Request-ID: mine")
+        )
+        head = blue.heads[0]
+        assert expected in head
+        assert head.lower().count(b"forwarded-for") == 1
+        assert b"6.6.6.6" not in head
+        assert (b"9.9.9.9" in head) == bool(trusted)
+        assert (b"X-Request-ID: mine\r\n" in head) == bool(trusted)
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    """Requests sent ahead are taken up one after the other; a bad one is refused after the good ones are answered."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            target = (await reader.readuntil(b"\r\n\r\n")).split()[1]
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(target), target))
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(echo))
+        wire = await plane.connect()
+        wire.send(b"".join(get(f"/{number}") for number in range(200)) + b"BAD\r\n\r\n")
+        for number in range(200):
+            assert (await wire.response()).body == b"/%d" % number
+        refused = await wire.response()
+        assert refused.status == 400
+        assert refused.get("connection") == "close"
+        assert await wire.ended() == b""
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"GET / http/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 40000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 200 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+        (b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 501),
+        (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n", 400),
+        (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\n\r\n", 417),
+    ],
+)
+async def test_what_is_malformed_is_refused_and_the_connection_ends(data: bytes, status: int) -> None:
+    """A malformed request gets its status, a body that says why, Proxy-Status, and a connection that closes."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        await plane.serve(blue)
+        wire = await plane.connect()
+        wire.send(data)
+        answer = await wire.response()
+        assert answer.status == status
+        assert answer.get("connection") == "close"
+        assert answer.get("proxy-status").startswith("bgproxy; error=")
+        assert answer.get("x-request-id")
+        assert str(status).encode() in answer.body
+        assert await wire.ended() == b""
+        assert blue.heads == []
+        wire.close()
+
+
+async def test_an_unmatched_host_is_404_and_the_connection_stays() -> None:
+    """No service for a host: 404, as problem+json for who accepts JSON; the connection serves on."""
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(OK), hosts=("shop.test",))
+        wire = await plane.connect()
+        wire.send(b"GET / HTTP/1.1\r\nHost: other.test\r\nAccept: application/json\r\n\r\n")
+        answer = await wire.response()
+        assert answer.status == 404
+        assert answer.get("content-type") == "application/problem+json"
+        wire.send(get())
+        assert (await wire.response()).status == 200
+        wire.close()
+
+
+async def test_no_upstream_up_is_503_with_retry_after() -> None:
+    """A pool without a usable upstream answers 503 at once, and says when to come again."""
+    async with DataPlane() as plane:
+        await plane.serve()
+        answer = await plane.ask(get())
+        assert answer.status == 503
+        assert answer.get("retry-after") == "1"
+
+
+async def test_a_slow_head_is_408() -> None:
+    """A head that does not come within its time-out is answered with 408, whatever trickles in."""
+    async with DataPlane(timeouts=schema.Timeouts(header=0.1)) as plane:
+        await plane.serve(await plane.upstream(OK))
+        wire = await plane.connect()
+        wire.send(b"GET / HTTP/1.1\r\nHost:")
+        assert (await wire.response()).status == 408
+        wire.close()
+
+
+async def test_an_idle_connection_is_closed_silently() -> None:
+    """Between two requests a connection is kept for `client_idle` and then closed without a word."""
+    async with DataPlane(timeouts=schema.Timeouts(client_idle=0.1)) as plane:
+        await plane.serve(await plane.upstream(OK))
+        wire = await plane.connect()
+        wire.send(get())
+        assert (await wire.response()).status == 200
+        assert await wire.ended() == b""
+
+
+async def test_a_slow_body_is_408() -> None:
+    """A request body that stalls is answered with 408."""
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with DataPlane(timeouts=schema.Timeouts(stream_idle=0.1)) as plane:
+        await plane.serve(await plane.upstream(swallow))
+        answer = await plane.ask(get("/", "Content-Length: 5", method="POST") + b"ab")
+        assert answer.status == 408
+
+
+async def test_too_many_connections_get_503() -> None:
+    """Beyond `limits.connections` a client gets a quick 503; the others are served on."""
+    async with DataPlane(limits=schema.Limits(connections=1)) as plane:
+        await plane.serve(await plane.upstream(OK))
+        first = await plane.connect()
+        first.send(get())
+        assert (await first.response()).status == 200
+        second = await plane.connect()
+        assert (await second.response()).status == 503
+        first.send(get())
+        assert (await first.response()).status == 200
+        first.close()
+        await until(lambda: not plane.context.clients)
+        assert (await plane.ask(get())).status == 200
+
+
+async def test_a_body_over_the_limit_is_413() -> None:
+    """A body over the limit is refused, by its announced length or as it streams."""
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with DataPlane(limits=schema.Limits(body_bytes=10)) as plane:
+        await plane.serve(await plane.upstream(swallow))
+        assert (await plane.ask(get("/", "Content-Length: 11", method="POST") + b"a" * 11)).status == 413
+        chunked = get("/", "Transfer-Encoding: chunked", method="POST") + b"b\r\n" + b"a" * 11 + b"\r\n0\r\n\r\n"
+        assert (await plane.ask(chunked)).status == 413
+
+
+async def test_a_half_closed_client_still_gets_its_answer() -> None:
+    """A client that has sent its request and its FIN reads the whole answer (RFC 9112 section 9.6)."""
+    gate = asyncio.Event()
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await gate.wait()
+        writer.write(OK)
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(late))
+        wire = await plane.connect()
+        wire.send(get())
+        wire.writer.write_eof()
+        await until(lambda: plane.clients[0].eof)
+        gate.set()
+        assert (await wire.response()).body == b"ok"
+        assert await wire.ended() == b""
+
+
+async def test_http_1_0_clients_get_what_they_understand() -> None:
+    """A 1.0 client gets no chunks and a closed connection, or a kept one where it asked and the length is known."""
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    async with DataPlane() as plane:
+        blue = await plane.upstream(chunked)
+        await plane.serve(blue)
+        answer = await plane.ask(get(version="HTTP/1.0"))
+        assert answer.closed
+        assert answer.body == b"abcde"
+        assert blue.heads[0].startswith(b"GET / HTTP/1.1\r\n")
+        await plane.serve(await plane.upstream(OK))
+        wire = await plane.connect()
+        wire.send(get("/", "Connection: keep-alive", version="HTTP/1.0"))
+        answer = await wire.response()
+        assert answer.get("connection") == "keep-alive"
+        wire.send(get(version="HTTP/1.0"))
+        answer = await wire.response()
+        assert answer.get("connection") == "close"
+        assert await wire.ended() == b""
+
+
+async def test_absolute_form_names_the_host() -> None:
+    """The authority of a URL in the request line replaces Host, for routing and for the upstream."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        await plane.serve(blue, hosts=("shop.test",))
+        answer = await plane.ask(b"GET http://shop.test/x?y HTTP/1.1\r\nHost: other\r\n\r\n")
+        assert answer.status == 200
+        assert blue.heads[0].startswith(b"GET /x?y HTTP/1.1\r\nHost: shop.test\r\n")
+        assert b"other" not in blue.heads[0]
+
+
+async def test_options_asterisk_is_forwarded() -> None:
+    """`OPTIONS *` goes on as it is (RFC 9112 section 3.2.4)."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        await plane.serve(blue)
+        assert (await plane.ask(get("*", method="OPTIONS"))).status == 200
+        assert blue.heads[0].startswith(b"OPTIONS * HTTP/1.1\r\n")
+
+
+async def test_a_changed_header_is_judged_anew() -> None:
+    """The memory of the last head holds for equal bytes alone: another header goes on, another host goes elsewhere."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        await plane.serve(blue, hosts=("shop.test",))
+        wire = await plane.connect()
+        for extra, status in (("A: 1", 200), ("A: 1", 200), ("A: 2", 200)):
+            wire.send(get("/", extra))
+            assert (await wire.response()).status == status
+        wire.send(b"GET / HTTP/1.1\r\nHost: elsewhere\r\nA: 2\r\n\r\n")
+        assert (await wire.response()).status == 404
+        assert [b"A: 1\r\n" in head for head in blue.heads] == [True, True, False]
+        wire.close()
+
+
+async def test_counts_add_up() -> None:
+    """After its answers nothing is in flight, and every request is counted under its code."""
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(OK))
+        for _ in range(3):
+            await plane.ask(get())
+        await until(lambda: not plane.context.clients)
+        assert plane.blue.in_flight == [0, 0, 0]
+        assert sum(plane.blue.codes) == 3
+        assert sum(plane.blue.buckets) == 3
+        assert plane.blue.upstreams[0].in_flight == 0
+        assert plane.blue.unsafe == 0
+
+
+async def test_any_split_of_the_bytes_gives_the_same() -> None:
+    """However the bytes of two requests are split, both arrive alike."""
+    data = get("/1", "Content-Length: 4", method="PUT") + b"body" + get("/2")
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = await reader.readexactly(4) if b"Content-Length" in head else b""
+            seen.append((head.split(b"\r\n")[0], body))
+            writer.write(OK)
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(script))
+        for cut in range(1, len(data)):
+            seen: list[tuple[bytes, bytes]] = []
+            wire = await plane.connect()
+            wire.send(data[:cut])
+            await asyncio.sleep(0)
+            wire.send(data[cut:])
+            assert (await wire.response()).status == 200
+            assert (await wire.response()).status == 200
+            assert seen == [(b"PUT /1 HTTP/1.1", b"body"), (b"GET /2 HTTP/1.1", b"")]
+            wire.close()
+
+
+def test_settings_are_values() -> None:
+    """Specs compare by value: that is how the controller sees what changed."""
+    assert dataclasses.replace(schema.Limits()) == schema.Limits()
