@@ -67,7 +67,9 @@ async def test_hop_by_hop_headers_are_removed() -> None:
     ("trusted", "expected"),
     [((), b"X-Forwarded-For: 127.0.0.1\r\n"), (("127.0.0.0/8",), b"X-Forwarded-For: 1.2.3.4, 127.0.0.1\r\n")],
 )
-async def test_forwarding_headers_are_replaced_unless_the_peer_is_trusted(trusted: tuple[str, ...], expected: bytes) -> None:
+async def test_forwarding_headers_are_replaced_unless_the_peer_is_trusted(
+    trusted: tuple[str, ...], expected: bytes
+) -> None:
     """An untrusted peer's X-Forwarded-For is replaced, a trusted one's is appended to; aliases are dropped."""
     async with DataPlane(trusted_proxies=trusted) as plane:
         blue = await plane.upstream(OK)

@@ -239,9 +239,13 @@ class Wire:
     async def head(self) -> SimpleNamespace:
         raw = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE)
         lines = raw[:-4].split(b"\r\n")
-        headers = [(name.lower().decode(), value.strip().decode("latin-1")) for name, _, value in
-                   (line.partition(b":") for line in lines[1:])]
-        return SimpleNamespace(status=int(lines[0].split()[1]), raw=raw, headers=headers, get=dict(headers).get, body=b"")
+        headers = [
+            (name.lower().decode(), value.strip().decode("latin-1"))
+            for name, _, value in (line.partition(b":") for line in lines[1:])
+        ]
+        return SimpleNamespace(
+            status=int(lines[0].split()[1]), raw=raw, headers=headers, get=dict(headers).get, body=b""
+        )
 
     async def response(self, *, head_only: bool = False) -> SimpleNamespace:
         """A whole response, by its framing; `.closed` when the body ended with the connection."""

@@ -1,0 +1,288 @@
+"""Retries where they are safe and nowhere else; drains; what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from contextlib import closing
+
+import pytest
+from support.dataplane import OK, DataPlane, get, read_head, until
+
+from bgproxy.config import schema
+
+
+def dead_port() -> int:
+    """A port on which nobody listens."""
+    with closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_refused_connection_is_tried_on_another_upstream(method: str) -> None:
+    """Nothing was sent, so any method may go to another upstream of the pool; the user sees nothing."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        await plane.serve([dead_port(), blue], balance="round_robin")
+        for _ in range(4):
+            assert (await plane.ask(get("/", "Content-Length: 0", method=method))).status == 200
+        assert plane.blue.retries == 2
+        assert len(plane.failures) == 2
+        assert [upstream.in_flight for upstream in plane.blue.upstreams] == [0, 0]
+
+
+async def test_a_body_that_came_early_survives_the_retry() -> None:
+    """The bytes of a body that waited for a connection go to the upstream that is reached in the end."""
+    got: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        got.append(await reader.readexactly(100_000))
+        writer.write(OK)
+        await reader.read()
+
+    async with DataPlane() as plane:
+        await plane.serve([dead_port(), await plane.upstream(script)], balance="round_robin")
+        plane.blue.turn = 1
+        answer = await plane.ask(get("/", "Content-Length: 100000", method="POST") + b"b" * 100_000)
+        assert answer.status == 200
+        assert got == [b"b" * 100_000]
+        assert plane.blue.retries == 1
+
+
+async def test_no_other_upstream_is_502() -> None:
+    """With nobody else to ask, a refused connection is 502 with the reason."""
+    async with DataPlane() as plane:
+        await plane.serve(dead_port())
+        answer = await plane.ask(get())
+        assert answer.status == 502
+        assert b"refused" in answer.body
+        assert "connection_refused" in answer.get("proxy-status")
+        assert plane.blue.in_flight == [0, 0, 0]
+
+
+async def test_retries_are_limited() -> None:
+    """`attempts` is how often it is tried again, not more."""
+    async with DataPlane() as plane:
+        await plane.serve([dead_port(), dead_port(), dead_port()])
+        assert (await plane.ask(get())).status == 502
+        assert plane.blue.retries == 1
+        assert len(plane.failures) == 2
+
+
+def flaky(counts: list[int], *, answer_first: bool = True):
+    """Answers the first request of a connection and resets at the second."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if answer_first:
+            head = await read_head(reader)
+            counts.append(1)
+            writer.write(OK)
+        head = await read_head(reader)
+        if b"Content-Length: 3" in head:
+            await reader.readexactly(3)
+        counts.append(1)
+        reset(writer)
+
+    return script
+
+
+async def test_a_reused_connection_that_breaks_is_repeated_if_idempotent() -> None:
+    """GET on a kept connection that dies unanswered is sent again on a fresh one; a POST never is."""
+    counts: list[int] = []
+    async with DataPlane() as plane:
+        blue = await plane.upstream(flaky(counts))
+        await plane.serve(blue)
+        wire = await plane.connect()
+        for _ in range(4):
+            wire.send(get())
+            assert (await wire.response()).status == 200
+        assert plane.blue.retries == 3
+        assert plane.failures == []
+        wire.send(get("/", "Content-Length: 3", method="POST") + b"abc")
+        assert (await wire.response()).status == 502
+        assert plane.blue.retries == 3
+
+
+async def test_a_put_with_its_body_is_repeated_whole() -> None:
+    """An idempotent request whose body was kept is sent again with all of it."""
+    bodies: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = True
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"PUT"):
+                bodies.append(await reader.readexactly(3))
+                if not first:
+                    reset(writer)
+                    return
+            first = False
+            writer.write(OK)
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(script))
+        wire = await plane.connect()
+        wire.send(get())
+        assert (await wire.response()).status == 200
+        wire.send(get("/", "Content-Length: 3", method="PUT") + b"abc")
+        assert (await wire.response()).status == 200
+        assert bodies == [b"abc", b"abc"]
+
+
+async def test_a_fresh_connection_that_breaks_is_not_repeated() -> None:
+    """A request on a fresh connection may have been acted on: 502, once."""
+    counts: list[int] = []
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(flaky(counts, answer_first=False)))
+        assert (await plane.ask(get())).status == 502
+        assert len(counts) == 1
+
+
+async def test_a_request_belongs_to_its_pool_until_it_ends() -> None:
+    """What began on blue ends on blue, across a switch; the next request of the same connection goes to green."""
+    gate = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        await gate.wait()
+        writer.write(OK.replace(b"ok", b"bl"))
+        await reader.read()
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(slow), await plane.upstream(OK.replace(b"ok", b"gr")))
+        wire = await plane.connect()
+        wire.send(get())
+        await until(lambda: plane.upstreams[0].connections)
+        plane.switch(1)
+        other = await plane.ask(get())
+        assert other.body == b"gr"
+        assert plane.blue.in_flight[0] == 1
+        gate.set()
+        assert (await wire.response()).body == b"bl"
+        wire.send(get())
+        assert (await wire.response()).body == b"gr"
+        assert plane.blue.in_flight == [0, 0, 0]
+        await until(lambda: plane.blue.upstreams[0].connections == 0)  # the old pool's connections are not kept
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_the_drain_deadline_of_requests(*, begun: bool) -> None:
+    """At its deadline a request gets 504 if nothing was sent, else its connection ends."""
+
+    async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        if begun:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        await reader.read()
+
+    async with DataPlane() as plane:
+        await plane.serve(
+            await plane.upstream(stuck), await plane.upstream(OK), drain=schema.Drain(requests=0.1, streams=60.0)
+        )
+        wire = await plane.connect()
+        wire.send(get())
+        if begun:
+            assert (await wire.head()).status == 200
+        else:
+            await until(lambda: plane.upstreams[0].connections)
+        plane.switch(1)
+        if begun:
+            assert await wire.ended() == b"half"
+        else:
+            assert (await wire.response()).status == 504
+        assert plane.blue.cut == [1, 0, 0]
+        assert plane.blue.in_flight == [0, 0, 0]
+
+
+async def test_an_unbounded_answer_is_a_stream() -> None:
+    """A chunked answer that has begun is of the class `streams`, whose own deadline ends it."""
+
+    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"1\r\nx\r\n")
+        await reader.read()
+
+    async with DataPlane() as plane:
+        await plane.serve(
+            await plane.upstream(stream), await plane.upstream(OK), drain=schema.Drain(requests=60.0, streams=0.1)
+        )
+        wire = await plane.connect()
+        wire.send(get())
+        await wire.head()
+        await until(lambda: plane.blue.in_flight == [0, 1, 0])
+        plane.switch(1)
+        await wire.ended()
+        assert plane.blue.cut == [0, 1, 0]
+        assert plane.blue.in_flight == [0, 0, 0]
+
+
+async def test_a_rollback_takes_the_deadline_back() -> None:
+    """A pool that is live again has no drain deadline: what was in flight ends in peace."""
+    gate = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        await gate.wait()
+        writer.write(OK)
+        await reader.read()
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(slow), await plane.upstream(OK), drain=schema.Drain(requests=0.15))
+        wire = await plane.connect()
+        wire.send(get())
+        await until(lambda: plane.upstreams[0].connections)
+        plane.switch(1)
+        plane.switch(0)
+        await asyncio.sleep(0.25)  # past the deadline that no longer is one
+        gate.set()
+        assert (await wire.response()).status == 200
+        assert plane.blue.cut == [0, 0, 0]
+
+
+async def test_a_client_that_leaves_ends_its_exchange() -> None:
+    """A client that goes away while its answer is awaited frees the upstream; it is counted as 499."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(silent))
+        wire = await plane.connect()
+        wire.send(get())
+        await until(lambda: plane.upstreams and plane.upstreams[0].connections)
+        reset(wire.writer)
+        await until(lambda: not plane.context.servers)
+        assert plane.blue.in_flight == [0, 0, 0]
+        from bgproxy.switchboard.layout import code_cell
+
+        assert plane.blue.codes[code_cell(499)] == 1
+
+
+async def test_a_connect_time_out_is_504() -> None:
+    """An upstream whose backlog is full does not answer the connection: 504 at `timeouts.connect`."""
+    with closing(socket.socket()) as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+            fillers.append(filler)
+        async with DataPlane(timeouts=schema.Timeouts(connect=0.2)) as plane:
+            await plane.serve(full.getsockname()[1])
+            answer = await plane.ask(get())
+            assert answer.status == 504
+            assert "connection_timeout" in answer.get("proxy-status")
+        for filler in fillers:
+            filler.close()

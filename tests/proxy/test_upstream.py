@@ -1,0 +1,336 @@
+"""What an upstream may answer, how it is framed for the client, and what happens when it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.dataplane import OK, DataPlane, get, read_head, until
+
+from bgproxy.config import schema
+from bgproxy.model import connection
+from bgproxy.proxy import upstream as upstream_module
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_states_are_those_of_the_table() -> None:
+    """The constants of the hot path are the members of the enums, so that the table means them."""
+    for enum in (connection.ServerState, connection.ServerEvent):
+        for member in enum:
+            assert getattr(upstream_module, member.name) == member.value
+
+
+def once(*pieces: bytes | float, close: bool = True):
+    """A script: one request is answered piece by piece (each piece a write of its own), then the connection ends."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.005)  # so that pieces travel apart; nothing is waited for
+        if not close:
+            await reader.read()
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("response", "status", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, b"hello"),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", 200, b"until the end"),
+        (b"HTTP/1.0 200 OK\r\n\r\nold", 200, b"old"),
+        (CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", 200, b"hello"),
+        (CHUNKED + b"5;ext=1\r\nhello\r\n0;x\r\n\r\n", 200, b"hello"),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", 204, b""),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", 304, b""),
+        (b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", 200, b""),
+        (b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno", 404, b"no"),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", 103, b""),
+    ],
+)
+@pytest.mark.parametrize("split", [False, True])
+async def test_answers_arrive_whole(response: bytes, status: int, body: bytes, *, split: bool) -> None:
+    """Every framing reaches the client whole, in one piece or byte by byte, and its connection goes on."""
+    pieces = [response[at : at + 1] for at in range(len(response))] if split else [response]
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0)
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(script))
+        wire = await plane.connect()
+        wire.send(get())
+        answer = await wire.response()
+        assert (answer.status, answer.body) == (status, body)
+        if status == 103:
+            assert (await wire.response()).body == b"x"
+        else:
+            assert answer.get("date")
+        assert answer.get("connection") is None
+        await plane.serve(await plane.upstream(OK))
+        wire.send(get())
+        assert (await wire.response()).body == b"ok"
+
+
+async def test_head_keeps_its_length_and_has_no_body() -> None:
+    """HEAD: the headers of GET, no body, and the connection is in step afterwards."""
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n"))
+        wire = await plane.connect()
+        for _ in range(3):
+            wire.send(get(method="HEAD"))
+            answer = await wire.response(head_only=True)
+            assert answer.get("content-length") == "999"
+        assert plane.upstreams[0].connections == 1
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"rubbish\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nA : b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: \x00\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        b"HTTP/1.1 99 X\r\n\r\n",
+        b"HTTP/2 200 OK\r\n\r\n",
+        b"",
+    ],
+)
+async def test_rubbish_is_502(response: bytes) -> None:
+    """What is no proper response is answered with 502 and a reason, is reported, and its connection is never reused."""
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(once(response)))
+        wire = await plane.connect()
+        wire.send(get())
+        answer = await wire.response()
+        assert answer.status == 502
+        assert answer.get("proxy-status").startswith("bgproxy; error=")
+        assert len(plane.failures) == 1
+        await until(lambda: not plane.context.servers)
+        await plane.serve(await plane.upstream(OK))
+        wire.send(get())
+        assert (await wire.response()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "sent"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", (b"half",)),
+        (CHUNKED, (b"4\r\nhalf\r\n",)),
+        (CHUNKED, (b"4\r\nhalf\r\n", b"rubbish\r\n")),
+    ],
+)
+async def test_a_broken_body_is_cut_short_for_the_client(head: bytes, sent: tuple[bytes, ...]) -> None:
+    """An upstream that ends within its body: the client's connection ends too, without a last chunk."""
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(once(head, *sent)))
+        wire = await plane.connect()
+        wire.send(get())
+        assert (await wire.head()).status == 200
+        rest = await wire.ended()
+        assert b"half" in rest
+        assert not rest.endswith(b"0\r\n\r\n")
+        assert plane.failures
+        assert plane.blue.in_flight == [0, 0, 0]
+
+
+async def test_surplus_bytes_end_the_upstream_connection() -> None:
+    """Bytes behind an answer are nobody's answer: that connection is not used again."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\nevil")
+        await plane.serve(blue)
+        wire = await plane.connect()
+        for _ in range(3):
+            wire.send(get())
+            assert (await wire.response()).body == b"ok"
+        assert blue.connections == 3
+
+
+async def test_trailers_pass() -> None:
+    """Trailer fields of a chunked answer reach the client; those that may not stand there do not."""
+    body = b"1\r\nx\r\n0\r\nX-Sum: 1\r\nContent-Length: 5\r\n\r\n"
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(CHUNKED + body))
+        answer = await plane.ask(get())
+        assert answer.trailers == [b"X-Sum: 1"]
+
+
+async def test_uploads_stream_and_are_counted_whole() -> None:
+    """Bodies of known length and chunked ones reach the upstream as they were sent."""
+    seen: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"chunked" in head:
+                body = await reader.readuntil(b"0\r\n\r\n")
+            else:
+                body = await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            seen.append(body)
+            writer.write(OK)
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(script))
+        wire = await plane.connect()
+        wire.send(get("/", "Content-Length: 1000000", method="POST") + b"a" * 1_000_000)
+        assert (await wire.response()).status == 200
+        wire.send(get("/", "Transfer-Encoding: Chunked", method="POST") + b"3;a=b\r\nabc\r\n0\r\n\r\n")
+        assert (await wire.response()).status == 200
+        assert seen == [b"a" * 1_000_000, b"3\r\nabc\r\n0\r\n\r\n"]
+
+
+async def test_expect_100_continue_is_the_upstreams_to_answer() -> None:
+    """The expectation goes on; the 100 comes back, then the body goes, then the answer comes."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await read_head(reader)
+        assert b"Expect: 100-continue" in head
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert await reader.readexactly(4) == b"body"
+        writer.write(OK)
+        await reader.read()
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(script))
+        wire = await plane.connect()
+        wire.send(get("/", "Content-Length: 4", "Expect: 100-continue", method="PUT"))
+        assert (await wire.response()).status == 100
+        wire.send(b"body")
+        assert (await wire.response()).status == 200
+
+
+async def test_an_early_answer_is_delivered_and_the_connection_ends() -> None:
+    """An upstream that answers before the body is sent: the client gets that answer, and no second request."""
+    early = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno"
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(once(early, close=False)))
+        wire = await plane.connect()
+        wire.send(get("/", "Content-Length: 1000000", method="POST") + b"a" * 1000)
+        answer = await wire.response()
+        assert answer.status == 413
+        assert answer.get("connection") == "close"
+        wire.send(b"a" * 5000)
+        assert await wire.ended() == b""
+
+
+async def test_a_silent_upstream_is_504() -> None:
+    """No head within `timeouts.response`: 504, the upstream's connection is closed, its failure is reported."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with DataPlane(timeouts=schema.Timeouts(response=0.1)) as plane:
+        await plane.serve(await plane.upstream(silent))
+        wire = await plane.connect()
+        wire.send(get())
+        answer = await wire.response()
+        assert answer.status == 504
+        assert "http_response_timeout" in answer.get("proxy-status")
+        assert plane.blue.in_flight == [0, 0, 0]
+        assert plane.failures[0][1] == "no answer within 0.1s"
+        await until(lambda: not plane.context.servers)
+
+
+async def test_a_stalled_stream_is_cut() -> None:
+    """A stream without a byte for `stream_idle` ends."""
+    async with DataPlane(timeouts=schema.Timeouts(stream_idle=0.1)) as plane:
+        await plane.serve(await plane.upstream(once(CHUNKED, b"1\r\nx\r\n", close=False)))
+        wire = await plane.connect()
+        wire.send(get())
+        assert (await wire.head()).status == 200
+        assert await wire.ended() == b"1\r\nx\r\n"
+
+
+async def test_an_idle_upstream_connection_is_closed() -> None:
+    """Unused connections to an upstream are kept for `upstream_idle`."""
+    async with DataPlane(timeouts=schema.Timeouts(upstream_idle=0.1)) as plane:
+        await plane.serve(await plane.upstream(OK))
+        await plane.ask(get())
+        assert len(plane.context.servers) == 1
+        await until(lambda: not plane.context.servers)
+        assert plane.blue.upstreams[0].idle == []
+
+
+async def test_a_client_that_does_not_read_pauses_its_upstream() -> None:
+    """What an upstream sends to a client that does not read stays with the upstream, but for a bounded rest."""
+    sent = 0
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+            sent += 65536
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(endless))
+        reader, writer = await asyncio.open_connection("127.0.0.1", plane.port, limit=4096)
+        writer.write(get())
+        await until(lambda: plane.clients and plane.clients[0].write_paused)
+        client = plane.clients[0]
+        assert client.transport.get_write_buffer_size() < 1 << 20
+        before = sent
+        await reader.readexactly(1 << 22)
+        await until(lambda: sent > before)
+        writer.close()
+        await until(lambda: not plane.context.servers)
+        assert plane.blue.in_flight == [0, 0, 0]
+
+
+async def test_an_upstream_that_does_not_read_pauses_its_client() -> None:
+    """An upload to an upstream that does not read is not gathered in memory."""
+    gate = asyncio.Event()
+    got = 0
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal got
+        await read_head(reader)
+        await gate.wait()
+        while got < 50_000_000:
+            got += len(await reader.read(1 << 20))
+        writer.write(OK)
+        await reader.read()
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(late))
+        wire = await plane.connect()
+        wire.send(get("/", "Content-Length: 50000000", method="POST"))
+        wire.send(b"a" * 50_000_000)
+        await until(lambda: plane.clients and plane.clients[0].paused)
+        (server,) = plane.context.servers
+        assert server.transport.get_write_buffer_size() < 1 << 20
+        gate.set()
+        assert (await wire.response()).status == 200
+        assert got == 50_000_000
+
+
+async def test_unix_sockets(tmp_path) -> None:
+    """An upstream may be a Unix socket."""
+    from bgproxy.model.snapshot import UpstreamSpec
+
+    path = str(tmp_path / "app.sock")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(OK)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, path)
+    async with DataPlane() as plane:
+        await plane.serve(UpstreamSpec("unix:" + path, 0, "unix://" + path, path, usable=True))
+        assert (await plane.ask(get())).status == 200
+    server.close()
