@@ -1,0 +1,28 @@
+"""Blocking calls in threads of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from bgproxy.control.threads import in_thread
+
+
+async def test_the_result_and_the_exception_come_back():
+    """As if the function had been called here."""
+    assert await in_thread("t", lambda: 7) == 7
+    with pytest.raises(OSError, match="full"):
+        await in_thread("t", lambda: (_ for _ in ()).throw(OSError("full")))
+
+
+async def test_a_call_that_hangs_keeps_nobody_waiting():
+    """The future can be given up at any time; the thread's late end disturbs nobody."""
+    gate = threading.Event()
+    future = in_thread("t", lambda: gate.wait(10))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await future
+    gate.set()
+    assert await in_thread("t", lambda: True)
