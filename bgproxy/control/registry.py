@@ -1,0 +1,223 @@
+"""What the controller knows of services, pools and upstreams at this moment; the specs for the workers are made of it.
+
+Nothing here waits or writes: whoever changes something has written it down before (`bgproxy.control.ledger`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from bgproxy.config.schema import MAX_SERVICES
+from bgproxy.config.schema import Service as Settings
+from bgproxy.control.places import Place
+from bgproxy.control.slots import Slots
+from bgproxy.errors import NotFound
+from bgproxy.model.pool import POOL_TABLE, POOLS, PoolEvent, PoolState
+from bgproxy.model.snapshot import PoolSpec, ServiceSpec, UpstreamSpec
+from bgproxy.model.upstream import UPSTREAM_TABLE, UpstreamEvent, UpstreamState
+from bgproxy.switchboard.layout import MAX_UPSTREAMS
+
+_BY_HAND = (UpstreamState.DRAINING, UpstreamState.MAINT)
+_BY_HAND_EVENTS = {"draining": UpstreamEvent.DRAIN, "maint": UpstreamEvent.MAINT}
+
+
+class Upstream:
+    """One place that a pool's requests can be sent to, and what it is good for."""
+
+    def __init__(self, place: Place, slot: int) -> None:
+        self.id = place.id
+        self.url = place.url
+        self.address = place.address
+        self.slot = slot
+        self.state: UpstreamState = UPSTREAM_TABLE.initial
+        self.since = time.time()  # of the state, or of its ejection
+        self.reason = ""  # of the last failed check or the ejection; empty when all is well
+        self.check_seconds: float | None = None  # of the last check
+        self.ejected = False
+
+    def __repr__(self) -> str:
+        return f"<Upstream {self.id} {self.state.value}{' ejected' if self.ejected else ''}>"
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether an operator has taken it out."""
+        return self.state in _BY_HAND
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it is known to be good."""
+        return self.state is UpstreamState.UP and not self.ejected
+
+    def step(self, event: UpstreamEvent) -> bool:
+        """Take an event if the table has it for this state; whether the state is another now."""
+        if not UPSTREAM_TABLE.allows(self.state, event):
+            return False
+        before, self.state = self.state, UPSTREAM_TABLE.next(self.state, event)
+        if self.state is not before:
+            self.since = time.time()
+        return self.state is not before
+
+    def usable(self, *, live: bool) -> bool:
+        """Whether new requests may go to it. One that is not checked yet may be used where somebody relies on it."""
+        if self.ejected:
+            return False
+        return self.state is UpstreamState.UP or (live and self.state is UpstreamState.CHECKING)
+
+    def trouble(self) -> str:
+        """Why it is not up, for an operator; empty when it is, or is out by hand."""
+        if self.is_up or self.by_hand:
+            return ""
+        if self.ejected:
+            return f"{self.id}: ejected: {self.reason}"
+        if self.state is UpstreamState.CHECKING:
+            return f"{self.id}: still being checked{f', {self.reason}' if self.reason else ''}"
+        return f"{self.id}: {self.reason or 'down'}"
+
+
+class Pool:
+    """One of the two pools of a service."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.version = ""
+        self.urls: tuple[str, ...] = ()
+        self.digest = ""  # of the file's definition that it was last taken from
+        self.runtime = False  # changed at run time since
+        self.by_hand: dict[str, str] = {}  # upstream id -> "draining" or "maint"
+        self.upstreams: list[Upstream] = []
+        self.unresolved: list[tuple[str, str]] = []  # URL, why
+        self.state: PoolState = POOL_TABLE.initial
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.name} {self.state.value} {self.upstreams}>"
+
+    def step(self, event: PoolEvent) -> None:
+        """Take an event; raises `IllegalTransition`."""
+        self.state = POOL_TABLE.next(self.state, event)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it is fit to be live: one upstream at least is up, and all that are not out by hand are."""
+        return any(upstream.is_up for upstream in self.upstreams) and not self.troubles()
+
+    @property
+    def has_one_up(self) -> bool:
+        """Whether it can answer at all."""
+        return any(upstream.is_up for upstream in self.upstreams)
+
+    def troubles(self) -> list[str]:
+        """One line for each upstream that is not up and should be."""
+        lines = [trouble for upstream in self.upstreams if (trouble := upstream.trouble())]
+        return lines + [f"{url}: {reason}" for url, reason in self.unresolved]
+
+    def refresh(self) -> None:
+        """Let the state follow the health, where it depends on that."""
+        if self.state is PoolState.IDLE and self.healthy:
+            self.step(PoolEvent.BECAME_FIT)
+        elif self.state is PoolState.STANDBY and not self.healthy:
+            self.step(PoolEvent.BECAME_UNFIT)
+
+    def find(self, named: str) -> list[Upstream]:
+        """The upstream with this id, or those of this URL, or with this address as its id begins."""
+        return [
+            upstream
+            for upstream in self.upstreams
+            if named in (upstream.id, upstream.url) or upstream.id.startswith(f"{named}~")
+        ]
+
+    def place(self, places: Iterable[Place], slots: Slots) -> list[Upstream]:
+        """Have an upstream for each place: those that are known stay as they are. Returns those that are gone.
+
+        Raises:
+            Refused: there is no slot left; nothing was changed.
+        """
+        known = {upstream.id: upstream for upstream in self.upstreams}
+        wanted = {place.id: place for place in places}
+        fresh: dict[str, Upstream] = {}
+        try:
+            for place in wanted.values():
+                if place.id not in known:
+                    fresh[place.id] = Upstream(place, slots.take())
+        except Exception:
+            for upstream in fresh.values():
+                slots.give_back(upstream.slot)
+            raise
+        for upstream in fresh.values():
+            if event := _BY_HAND_EVENTS.get(self.by_hand.get(upstream.id, "")):
+                upstream.step(event)
+        for upstream_id, upstream in known.items():
+            if upstream_id in wanted:
+                upstream.url = wanted[upstream_id].url  # may be written in another way
+        self.upstreams = [known.get(upstream_id) or fresh[upstream_id] for upstream_id in wanted]
+        gone = [upstream for upstream_id, upstream in known.items() if upstream_id not in wanted]
+        for upstream in gone:
+            slots.give_back(upstream.slot)
+        return gone
+
+    def spec(self, *, live: bool) -> PoolSpec:
+        """As the workers get it."""
+        upstreams = tuple(
+            UpstreamSpec(upstream.id, upstream.slot, upstream.url, upstream.address, upstream.usable(live=live))
+            for upstream in self.upstreams
+        )
+        return PoolSpec(self.name, self.version, upstreams)
+
+
+class Service:
+    """A service: settings, both pools, and who is live."""
+
+    def __init__(self, name: str, slot: int, settings: Settings) -> None:
+        self.name = name
+        self.slot = slot
+        self.settings = settings
+        self.pools = (Pool(POOLS[0]), Pool(POOLS[1]))
+        self.live = 0
+        self.previous: int | None = None
+        self.coming: int | None = None  # a switch to it is being prepared
+        self.generation = 0
+        self.switched_at: float | None = None  # seconds since 1970
+        self.changing = ""  # what runs just now, such as "a switch to green"; one change at a time
+
+    def __repr__(self) -> str:
+        return f"<Service {self.name} live={POOLS[self.live]} generation={self.generation}>"
+
+    def spec(self) -> ServiceSpec:
+        """As the workers get it."""
+        settings = self.settings
+        blue, green = (pool.spec(live=index in (self.live, self.coming)) for index, pool in enumerate(self.pools))
+        return ServiceSpec(
+            name=self.name,
+            slot=self.slot,
+            hosts=settings.match.hosts,
+            path=settings.match.path,
+            pools=(blue, green),
+            balance=settings.balance,
+            retries=settings.retries,
+            sessions=settings.sessions,
+            preview=settings.preview,
+            drain=settings.drain,
+            expose_pool=settings.expose_pool,
+        )
+
+
+class Registry:
+    """All services, the generation of the whole, and the slots."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, Service] = {}
+        self.generation = 0
+        self.service_slots = Slots(MAX_SERVICES, "services")
+        self.upstream_slots = Slots(MAX_UPSTREAMS, "upstreams")
+
+    def find(self, name: str) -> Service:
+        """A service by its name; raises `NotFound`."""
+        service = self.services.get(name)
+        if service is None:
+            known = ", ".join(sorted(self.services)[:20]) or "none"
+            raise NotFound(f"There is no service {name!r}; known: {known}.")
+        return service
+
+    def slot_of(self, name: str) -> int:
+        """Where a service's word and cells are; raises `NotFound`."""
+        return self.find(name).slot

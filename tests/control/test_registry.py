@@ -1,0 +1,160 @@
+"""The registry: what upstreams and pools are good for, and what the workers are told."""
+
+from __future__ import annotations
+
+import pytest
+
+from bgproxy.config.schema import Pools
+from bgproxy.config.schema import Service as Settings
+from bgproxy.control.places import Place
+from bgproxy.control.registry import Pool, Registry, Service, Upstream
+from bgproxy.control.slots import Slots
+from bgproxy.errors import NotFound, Refused
+from bgproxy.model.machine import IllegalTransition
+from bgproxy.model.pool import PoolEvent, PoolState
+from bgproxy.model.upstream import UpstreamEvent, UpstreamState
+
+
+def place(port: int) -> Place:
+    return Place(f"127.0.0.1:{port}", f"http://127.0.0.1:{port}", ("127.0.0.1", port))
+
+
+def pool_of(*ports: int) -> Pool:
+    pool = Pool("blue")
+    pool.place(map(place, ports), Slots(10, "upstreams"))
+    return pool
+
+
+def test_an_upstream_that_is_not_checked_yet_is_used_only_where_it_must_be() -> None:
+    """In a live pool requests need somewhere to go; elsewhere a new upstream is proven first."""
+    upstream = Upstream(place(1), 0)
+    assert upstream.usable(live=True)
+    assert not upstream.usable(live=False)
+    upstream.step(UpstreamEvent.FELL)
+    assert not upstream.usable(live=True)
+    upstream.step(UpstreamEvent.ROSE)
+    assert upstream.usable(live=False)
+
+
+@pytest.mark.parametrize("event", [UpstreamEvent.DRAIN, UpstreamEvent.MAINT])
+def test_an_upstream_that_is_out_by_hand_is_no_trouble(event: UpstreamEvent) -> None:
+    """Nothing new goes there, and a pool is healthy without it."""
+    pool = pool_of(1, 2)
+    pool.upstreams[0].step(UpstreamEvent.ROSE)
+    pool.upstreams[1].step(event)
+    assert pool.upstreams[1].by_hand
+    assert not pool.upstreams[1].usable(live=True)
+    assert pool.healthy
+
+
+def test_an_event_that_the_table_lacks_changes_nothing() -> None:
+    """A check that ends after an operator took the upstream out does not bring it back."""
+    upstream = Upstream(place(1), 0)
+    upstream.step(UpstreamEvent.MAINT)
+    assert not upstream.step(UpstreamEvent.ROSE)
+    assert upstream.state is UpstreamState.MAINT
+
+
+def test_every_upstream_that_is_not_up_is_a_trouble_with_its_reason() -> None:
+    """An operator reads one line for each: down, ejected, being checked, not resolved."""
+    pool = pool_of(1, 2, 3)
+    down, ejected, _checking = pool.upstreams
+    down.step(UpstreamEvent.FELL)
+    down.reason = "connection refused"
+    ejected.step(UpstreamEvent.ROSE)
+    ejected.ejected, ejected.reason = True, "5 failures within 10s"
+    pool.unresolved = [("http://web:8000", "web: name does not resolve")]
+    assert pool.troubles() == [
+        "127.0.0.1:1: connection refused",
+        "127.0.0.1:2: ejected: 5 failures within 10s",
+        "127.0.0.1:3: still being checked",
+        "http://web:8000: web: name does not resolve",
+    ]
+    assert not pool.healthy
+
+
+def test_a_pool_without_upstreams_is_not_healthy() -> None:
+    """Nothing to complain of is not enough."""
+    assert not Pool("green").healthy
+
+
+def test_an_idle_pool_becomes_a_standby_when_it_is_healthy_and_back() -> None:
+    """The state of a pool that is not live follows its health."""
+    pool = pool_of(1)
+    pool.refresh()
+    assert pool.state is PoolState.IDLE
+    pool.upstreams[0].step(UpstreamEvent.ROSE)
+    pool.refresh()
+    assert pool.state is PoolState.STANDBY
+    pool.upstreams[0].step(UpstreamEvent.FELL)
+    pool.refresh()
+    assert pool.state is PoolState.IDLE
+
+
+def test_an_illegal_step_of_a_pool_raises_and_changes_nothing() -> None:
+    """An idle pool cannot have been switched away from."""
+    pool = Pool("blue")
+    with pytest.raises(IllegalTransition):
+        pool.step(PoolEvent.SWITCHED_AWAY)
+    assert pool.state is PoolState.IDLE
+
+
+def test_upstreams_that_stay_keep_identity_slot_and_state() -> None:
+    """A new list of upstreams touches those that are in both as little as can be."""
+    slots = Slots(10, "upstreams")
+    pool = Pool("blue")
+    pool.place([place(1), place(2)], slots)
+    kept = pool.upstreams[1]
+    kept.step(UpstreamEvent.ROSE)
+    gone = pool.place([place(3), place(2)], slots)
+    assert [upstream.id for upstream in gone] == ["127.0.0.1:1"]
+    assert pool.upstreams[1] is kept
+    assert kept.state is UpstreamState.UP
+    assert [upstream.slot for upstream in pool.upstreams] == [2, 1]
+
+
+def test_without_slots_nothing_of_a_pool_changes() -> None:
+    """The refusal leaves the pool and the slots as they were."""
+    slots = Slots(2, "upstreams")
+    pool = Pool("blue")
+    pool.place([place(1)], slots)
+    with pytest.raises(Refused):
+        pool.place([place(2), place(3)], slots)
+    assert [upstream.id for upstream in pool.upstreams] == ["127.0.0.1:1"]
+    assert slots.free == 1
+
+
+def test_an_upstream_that_comes_back_is_still_out_by_hand() -> None:
+    """What an operator said of an id holds, though a name lost that address for a while."""
+    pool = Pool("blue")
+    pool.by_hand["127.0.0.1:1"] = "maint"
+    pool.place([place(1)], Slots(2, "upstreams"))
+    assert pool.upstreams[0].state is UpstreamState.MAINT
+
+
+def test_upstreams_are_found_by_id_url_and_name() -> None:
+    """All addresses of a name answer to its URL."""
+    pool = Pool("blue")
+    named = [Place(f"web:80~10.0.0.{n}:80", "http://web", (f"10.0.0.{n}", 80)) for n in (1, 2)]
+    pool.place(named, Slots(2, "upstreams"))
+    assert pool.find("http://web") == pool.upstreams
+    assert pool.find("web:80") == pool.upstreams
+    assert pool.find("web:80~10.0.0.2:80") == [pool.upstreams[1]]
+    assert pool.find("web") == []
+
+
+def test_a_pool_that_is_coming_may_use_what_is_not_checked_yet() -> None:
+    """The workers hear of it before the commit: not one request finds the new live pool empty."""
+    service = Service("shop", 0, Settings(pools=Pools()))
+    service.pools[1].place([place(1)], Slots(2, "upstreams"))
+    assert not service.spec().pools[1].upstreams[0].usable
+    service.coming = 1
+    assert service.spec().pools[1].upstreams[0].usable
+
+
+def test_an_unknown_service_is_named_with_those_that_are_known() -> None:
+    """A misspelt name is easily corrected."""
+    registry = Registry()
+    registry.services["shop"] = Service("shop", 0, Settings(pools=Pools()))
+    with pytest.raises(NotFound, match="'shopp'; known: shop"):
+        registry.find("shopp")
