@@ -85,6 +85,8 @@ class Context:
                 for pool in service.pools:
                     gone += pool.upstreams
                     pool.ready = []
+                    for upstream in pool.upstreams:
+                        upstream.usable = False  # its connections are not kept when their requests end
         for spec in specs:
             known = self.services.get(spec.name)
             if known is None:

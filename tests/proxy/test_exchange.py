@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from contextlib import closing
 
 import pytest
-from support.dataplane import OK, DataPlane, get, read_head, until
+from support.dataplane import OK, DataPlane, get, read_head, reset, until
 
 from bgproxy.config import schema
 
@@ -18,12 +17,6 @@ def dead_port() -> int:
     with closing(socket.socket()) as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

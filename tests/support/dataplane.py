@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -277,6 +278,13 @@ class Wire:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close a connection with RST, as a client does that is gone for good."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def until(condition: Callable[[], Any], within: float = PATIENCE) -> None:

@@ -17,7 +17,10 @@ from typing import Any, Self
 from support.http import Client
 from support.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
+import bgproxy
+
+#: The bgproxy under test is the one that the tests import: installed and compiled, or the source tree.
+ROOT = Path(bgproxy.__file__).parents[1]
 
 
 class Proxy:
@@ -129,6 +132,11 @@ class Proxy:
             self.kill()
         else:
             assert self.stop(number) == 0
+        self.process = self._spawn()
+        self.wait_ready()
+
+    def restart_killed(self) -> None:
+        """Start it again after the test has killed it."""
         self.process = self._spawn()
         self.wait_ready()
 

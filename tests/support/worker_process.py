@@ -94,7 +94,7 @@ def main() -> int:
     leash, link, listener = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
     board = Switchboard(1)
     board.settle(0, 0)
-    from bgproxy.proxy.worker import run  # noqa: PLC0415 - the test's own process does without
+    from bgproxy.proxy.worker import run
 
     return run(WorkerBirth(0, board, [listener], leash, link, 1))
 

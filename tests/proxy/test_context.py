@@ -1,0 +1,107 @@
+"""What connections share: services that come, change and go, and the counters in the cells."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from support.dataplane import OK, DataPlane, get, pool_spec, reset, until
+
+from bgproxy.switchboard import layout
+
+
+async def test_an_upstream_that_stays_keeps_its_connections() -> None:
+    """A snapshot with the same upstream keeps its idle connections; one without it closes them."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        other = await plane.upstream(OK)
+        spec = await plane.serve(blue)
+        await plane.ask(get())
+        (upstream,) = plane.blue.upstreams
+        assert len(upstream.idle) == 1
+        plane.change(spec, pools=(pool_spec("blue", [blue, other], 0), spec.pools[1]))
+        assert plane.blue.upstreams[0] is upstream
+        assert len(upstream.idle) == 1
+        plane.change(spec, pools=(pool_spec("blue", [other], 1), spec.pools[1]))
+        assert upstream.idle == []
+        await until(lambda: not plane.context.servers)
+        assert (await plane.ask(get())).status == 200
+        assert len(other.heads) == 1
+
+
+async def test_a_request_in_flight_outlives_its_upstream_and_its_service() -> None:
+    """What is in flight to an upstream, or of a service, that is taken away ends in peace."""
+    import asyncio
+
+    gate = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await gate.wait()
+        writer.write(OK)
+        await reader.read()
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(slow))
+        wire = await plane.connect()
+        wire.send(get())
+        await until(lambda: plane.upstreams[0].connections)
+        plane.context.set_services((), (), whole=True)
+        assert (await plane.ask(get())).status == 404
+        gate.set()
+        assert (await wire.response()).status == 200
+        await until(lambda: not plane.context.servers)  # and its connection is not kept
+
+
+async def test_a_delta_leaves_other_services_alone() -> None:
+    """A snapshot that is not whole changes the services that it names, and takes away those that it says."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        shop = await plane.serve(blue, hosts=("shop.test",))
+        api = dataclasses.replace(shop, name="api", slot=1, hosts=("api.test",))
+        plane.board.settle(1, 0)
+        plane.context.set_services((api,), (), whole=False)
+        assert set(plane.context.services) == {"shop", "api"}
+        assert (await plane.ask(get())).status == 200
+        plane.context.set_services((), ("shop",), whole=False)
+        assert set(plane.context.services) == {"api"}
+        assert (await plane.ask(get())).status == 404
+
+
+async def test_counters_reach_the_cells() -> None:
+    """After a flush the cells say what the pools counted; a successor in the same place counts on from there."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        spec = await plane.serve(blue)
+        for _ in range(3):
+            await plane.ask(get())
+        plane.context.flush()
+        base = layout.pool_base(0, 0)
+        cells = plane.context.cells
+        assert cells[base + layout.CODES + layout.code_cell(200)] == 3
+        assert sum(cells[base + layout.BUCKETS : base + layout.BUCKETS + layout.BUCKET_COUNT]) == 3
+        assert cells[base + layout.BYTES_OUT] == 3 * len(OK)
+        assert cells[layout.W_ACCEPTED] == 3
+        assert cells[layout.upstream_base(0) + layout.UP_REQUESTS] == 3
+        cells[base + layout.IN_FLIGHT] = 5  # as a worker leaves it that dies with requests in flight
+        plane.context.set_services((), (), whole=True)
+        plane.context.set_services((spec,), (), whole=True)
+        assert cells[base + layout.IN_FLIGHT] == 0
+        await plane.ask(get())
+        plane.context.flush()
+        assert cells[base + layout.CODES + layout.code_cell(200)] == 4
+
+
+async def test_what_is_in_flight_is_seen_at_once() -> None:
+    """In-flight cells need no flush: a drain reads them without asking."""
+    async with DataPlane() as plane:
+
+        async def silent(reader, writer) -> None:
+            await reader.read()
+
+        await plane.serve(await plane.upstream(silent))
+        cells = plane.context.cells
+        wire = await plane.connect()
+        wire.send(get())
+        await until(lambda: cells[layout.pool_base(0, 0) + layout.IN_FLIGHT] == 1)
+        reset(wire.writer)
+        await until(lambda: cells[layout.pool_base(0, 0) + layout.IN_FLIGHT] == 0)
