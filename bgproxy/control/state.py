@@ -1,0 +1,220 @@
+"""What outlives a restart, as records, and how it is written: who is live, pools as changed at run time, the history.
+
+The records are frozen: a change makes a new `State`, which is written whole before it becomes the truth. The JSON is for
+programs, but laid out so that an operator can read it in an emergency.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any, Final
+
+from bgproxy.config import schema
+from bgproxy.model.pool import POOLS
+
+#: States set by hand, in the words of `UpstreamState`; an upstream without one is ready.
+BY_HAND: Final = ("draining", "maint")
+
+
+class StateFormatError(ValueError):
+    """What was read is not a state; the text says where it is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRecord:
+    """One pool: what the file said, and what is in force."""
+
+    digest: str  # of the file's definition that was last seen; see `digest_of`
+    version: str
+    upstreams: tuple[str, ...]  # URLs
+    runtime: bool = False  # version or upstreams were changed at run time since the file was last taken
+    by_hand: Mapping[str, str] = field(default_factory=dict)  # upstream id -> draining, maint
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRecord:
+    """One service; also kept, for when it comes back, after it has left the file."""
+
+    slot: int | None  # of its word and cells on the switchboard; None while it is not in the file
+    live: int  # index of the live pool
+    previous: int | None  # of the pool that was live before
+    generation: int  # number of its last change
+    switched_at: float | None  # seconds since 1970
+    pools: tuple[PoolRecord, PoolRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All of it. `upstream_slots` and `addresses` are hints for the next life, kept along with whatever is written."""
+
+    generation: int = 0
+    last_event: int = 0  # ids up to here may have been used
+    services: Mapping[str, ServiceRecord] = field(default_factory=dict)
+    history: tuple[dict[str, Any], ...] = ()
+    upstream_slots: Mapping[str, int] = field(default_factory=dict)  # "service pool id"
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # last good ones of a name
+
+
+def digest_of(pool: schema.Pool) -> str:
+    """Stands for a pool's definition in the file: when it differs from the one seen last, the file has changed."""
+    text = json.dumps([pool.version, list(pool.upstreams)])
+    return sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def from_file(pool: schema.Pool, by_hand: Mapping[str, str] | None = None) -> PoolRecord:
+    """A pool as the file defines it."""
+    return PoolRecord(digest_of(pool), pool.version, pool.upstreams, by_hand=dict(by_hand or {}))
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def to_json(state: State) -> str:
+    """The state as text that ends with a line's end."""
+    value = {
+        "generation": state.generation,
+        "last_event": state.last_event,
+        "services": {name: _service_json(record) for name, record in state.services.items()},
+        "history": list(state.history),
+        "upstream_slots": dict(state.upstream_slots),
+        "addresses": {name: list(found) for name, found in state.addresses.items()},
+    }
+    return json.dumps(value, indent=1) + "\n"
+
+
+def _service_json(record: ServiceRecord) -> dict[str, Any]:
+    return {
+        "slot": record.slot,
+        "live": POOLS[record.live],
+        "previous": None if record.previous is None else POOLS[record.previous],
+        "generation": record.generation,
+        "switched_at": record.switched_at,
+        "pools": {name: asdict(pool) for name, pool in zip(POOLS, record.pools, strict=True)},
+    }
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def from_json(text: str) -> State:
+    """The state of a text; raises `StateFormatError`."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise StateFormatError(f"it is not JSON ({error})") from None
+    except RecursionError:
+        raise StateFormatError("it is nested too deeply") from None
+    top = _Reader(value, "")
+    return State(
+        generation=top.count("generation"),
+        last_event=top.count("last_event"),
+        services={name: _service(reader) for name, reader in top.members("services")},
+        history=tuple(_event(reader) for reader in top.items("history")),
+        upstream_slots={name: top.at("upstream_slots").count(name) for name, _ in top.entries("upstream_slots")},
+        addresses={name: top.at("addresses").texts(name) for name, _ in top.entries("addresses")},
+    )
+
+
+def _service(reader: _Reader) -> ServiceRecord:
+    pools = reader.at("pools")
+    return ServiceRecord(
+        slot=None if reader.value("slot") is None else reader.count("slot"),
+        live=POOLS.index(reader.choice("live", POOLS)),
+        previous=None if reader.value("previous") is None else POOLS.index(reader.choice("previous", POOLS)),
+        generation=reader.count("generation"),
+        switched_at=None if reader.value("switched_at") is None else reader.number("switched_at"),
+        pools=(_pool(pools.at(POOLS[0])), _pool(pools.at(POOLS[1]))),
+    )
+
+
+def _pool(reader: _Reader) -> PoolRecord:
+    by_hand = reader.at("by_hand")
+    return PoolRecord(
+        digest=reader.text("digest"),
+        version=reader.text("version"),
+        upstreams=reader.texts("upstreams"),
+        runtime=reader.flag("runtime"),
+        by_hand={name: by_hand.choice(name, BY_HAND) for name, _ in reader.entries("by_hand")},
+    )
+
+
+def _event(reader: _Reader) -> dict[str, Any]:
+    reader.count("id")
+    reader.text("type")
+    return dict(reader.mapping)
+
+
+class _Reader:
+    """A JSON object, and where it stands in the file, for messages."""
+
+    def __init__(self, value: object, path: str) -> None:
+        self._path = path
+        if not isinstance(value, dict):
+            raise StateFormatError(f"{path or 'the whole'} is not an object")
+        self.mapping: dict[str, Any] = value
+
+    def value(self, name: str) -> Any:
+        if name not in self.mapping:
+            raise StateFormatError(f"{self._where(name)} is missing")
+        return self.mapping[name]
+
+    def at(self, name: str) -> _Reader:
+        return _Reader(self.value(name), self._where(name))
+
+    def members(self, name: str) -> list[tuple[str, _Reader]]:
+        inner = self.at(name)
+        return [(key, inner.at(key)) for key in inner.mapping]
+
+    def entries(self, name: str) -> list[tuple[str, Any]]:
+        return list(self.at(name).mapping.items())
+
+    def items(self, name: str) -> list[_Reader]:
+        return [_Reader(item, f"{self._where(name)}[{index}]") for index, item in enumerate(self._list(name))]
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        items = self._list(name)
+        if not all(isinstance(item, str) for item in items):
+            raise StateFormatError(f"{self._where(name)} is not a list of texts")
+        return tuple(items)
+
+    def text(self, name: str) -> str:
+        value = self.value(name)
+        if not isinstance(value, str):
+            raise StateFormatError(f"{self._where(name)} is not a text")
+        return value
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        value = self.value(name)
+        if value not in choices:
+            raise StateFormatError(f"{self._where(name)} is none of {', '.join(choices)}")
+        return str(value)
+
+    def count(self, name: str) -> int:
+        value = self.value(name)
+        if type(value) is not int or value < 0:
+            raise StateFormatError(f"{self._where(name)} is not a whole number of 0 or more")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value = self.value(name)
+        if type(value) is not bool:
+            raise StateFormatError(f"{self._where(name)} is neither true nor false")
+        return value
+
+    def number(self, name: str) -> float:
+        value = self.value(name)
+        if type(value) not in (int, float):
+            raise StateFormatError(f"{self._where(name)} is not a number")
+        return float(value)
+
+    def _list(self, name: str) -> list[Any]:
+        value = self.value(name)
+        if not isinstance(value, list):
+            raise StateFormatError(f"{self._where(name)} is not a list")
+        return value
+
+    def _where(self, name: str) -> str:
+        return f"{self._path}.{name}" if self._path else name
