@@ -101,7 +101,7 @@ def _by_session(service: Service, rules: SessionRules, memory: Memory, live: int
         if upstream is None:
             return Choice(pool, None)
         pin = rules.begin(live, upstream.tag)
-        pool.seen.add(pin.session)
+        pool.note_session(pin.session)
         return Choice(pool, upstream, rules.write(pin))
     index = pin.pool
     if index != live:
@@ -109,8 +109,7 @@ def _by_session(service: Service, rules: SessionRules, memory: Memory, live: int
         if not rules.stays(pin, live, switched_at, context.now) or not service.pools[index].ready:
             index = live  # moved, or its pool is down as a whole: never an error
     pool = service.pools[index]
-    if len(pool.seen) < 65536:
-        pool.seen.add(pin.session)
+    pool.note_session(pin.session)
     upstream = pool.by_tag.get(pin.tag) if index == pin.pool else None
     if upstream is not None and upstream.usable:
         if index == live and rules.expired(pin):  # a new life, for the same pin

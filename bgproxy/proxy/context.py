@@ -75,11 +75,11 @@ class Context:
     def set_services(self, specs: tuple[ServiceSpec, ...], removed: tuple[str, ...], *, whole: bool) -> None:
         """Take new services; what is gone loses its idle connections and ends what it has in flight."""
         gone: list[Upstream] = []
-        names = {spec.name for spec in specs}
+        by_name = {spec.name: spec for spec in specs}
         for name in list(self.services):
-            spec = next((spec for spec in specs if spec.name == name), None)
+            spec = by_name.get(name)
             moved = spec is not None and spec.slot != self.services[name].slot
-            if name in removed or (whole and name not in names) or moved:
+            if name in removed or (whole and spec is None) or moved:
                 service = self.services.pop(name)
                 self.flush_service(service)
                 for pool in service.pools:
@@ -150,10 +150,7 @@ class Context:
         """A minute has passed: session ids that were not seen in it or the one before are forgotten."""
         for service in self.services.values():
             for pool in service.pools:
-                if pool.seen or pool.seen_before:
-                    pool.seen_before = pool.seen
-                    pool.seen = set()
-                    pool.dirty = True
+                pool.age_sessions()
 
     # --- in flight --------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _CLASSES: Final = len(CLASS_NAMES)
 
+#: How many sessions of a minute a worker tells apart for a pool; beyond it the metric stands still.
+_MOST_SESSIONS: Final = 65536
+
 
 class Upstream:
     """One server: where it is, whether requests may go to it, and its connections."""
@@ -81,6 +84,7 @@ class Pool:
         self.codes = [0] * len(layout.CODE_LIST)
         self.seen: set[bytes] = set()  # session ids of this minute
         self.seen_before: set[bytes] = set()  # and of the minute before
+        self.fresh = 0  # how many of `seen` are not in `seen_before`
         self.dirty = False
 
     def __repr__(self) -> str:
@@ -128,6 +132,21 @@ class Pool:
         self.buckets = [cells[base + layout.BUCKETS + index] for index in range(layout.BUCKET_COUNT)]
         self.codes = [cells[base + layout.CODES + index] for index in range(len(layout.CODE_LIST))]
 
+    def note_session(self, session: bytes) -> None:
+        """A request of this session came here; boundedly, the number of sessions that are about is kept."""
+        if session not in self.seen and len(self.seen) < _MOST_SESSIONS:
+            self.seen.add(session)
+            if session not in self.seen_before:
+                self.fresh += 1
+
+    def age_sessions(self) -> None:
+        """A minute has passed: sessions that were not seen in it or the one before are forgotten."""
+        if self.seen or self.seen_before:
+            self.seen_before = self.seen
+            self.seen = set()
+            self.fresh = 0
+            self.dirty = True
+
     def count_rejected(self, status: int) -> None:
         """A request for this pool was answered with an error before any upstream was chosen."""
         self.codes[layout.code_cell(status)] += 1
@@ -144,7 +163,7 @@ class Pool:
         cells[base + layout.DURATION_US] = self.duration_us
         cells[base + layout.RETRIES] = self.retries
         cells[base + layout.UNSAFE] = self.unsafe
-        cells[base + layout.SESSIONS] = len(self.seen | self.seen_before) if self.seen_before else len(self.seen)
+        cells[base + layout.SESSIONS] = len(self.seen_before) + self.fresh
         for index, count in enumerate(self.buckets):
             if count:
                 cells[base + layout.BUCKETS + index] = count
