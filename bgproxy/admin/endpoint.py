@@ -23,7 +23,8 @@ from bgproxy.admin.auth import Authority, Caller
 from bgproxy.admin.idempotency import Answer, Answers
 from bgproxy.admin.problems import Problem
 from bgproxy.config.schema import Role
-from bgproxy.control.controller import Actor, Controller
+from bgproxy.control.actor import Actor
+from bgproxy.control.controller import Controller
 
 #: Seconds within which the body of a request has to be here.
 BODY_WITHIN: Final = 30.0

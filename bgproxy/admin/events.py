@@ -31,6 +31,7 @@ _HEADERS: Final = {
     "X-Accel-Buffering": "no",  # a proxy before us must not gather them
 }
 _HELLO: Final = b"retry: 1000\n: bgproxy events\n\n"
+_GAP: Final = b": the log does not reach back to Last-Event-ID: what is between it and the next id is lost\n\n"
 _SIGN_OF_LIFE: Final = b": still here\n\n"
 
 
@@ -59,13 +60,18 @@ class Streams:
             self._open -= 1
 
     async def pump(
-        self, response: web.StreamResponse, events: AsyncIterator[dict[str, Any]], service: str | None
+        self,
+        response: web.StreamResponse,
+        events: AsyncIterator[dict[str, Any]],
+        service: str | None,
+        *,
+        first: bytes = _HELLO,
     ) -> None:
-        """Write `events` until the client or the server goes; a reader that takes nothing for too long is let go."""
+        """Write `first`, and `events` until either side goes; a reader that takes nothing for too long is let go."""
         ending = asyncio.create_task(self._ending.wait(), name="events: end")
         following = asyncio.create_task(_next(events), name="events: next")
         try:
-            await response.write(_HELLO)
+            await response.write(first)
             while True:
                 done, _ = await asyncio.wait(
                     {ending, following}, timeout=self.silence, return_when=asyncio.FIRST_COMPLETED
@@ -131,7 +137,8 @@ async def follow_events(call: Call) -> web.StreamResponse:
         response = web.StreamResponse(headers=_HEADERS)
         async with contextlib.aclosing(call.controller.events.subscribe(last)) as events:
             await response.prepare(call.request)
-            await streams.pump(response, events, service)
+            broken = last is not None and call.controller.events.since(last) is None
+            await streams.pump(response, events, service, first=_HELLO + _GAP if broken else _HELLO)
     return response
 
 

@@ -110,7 +110,7 @@ async def test_a_stop_ends_streams_and_waits_only_so_long_for_answers(monkeypatc
     waiting = asyncio.create_task(ask(address, post("/v1/services/shop/switch")))
     await asyncio.wait_for(controller.held.wait(), DEADLINE)
     async with asyncio.timeout(DEADLINE):
-        while not controller.events.followers:  # noqa: ASYNC110 - a subscription tells nobody
+        while not controller.events.followers:
             await asyncio.sleep(0.001)
     began = time.monotonic()
     await server.stop()

@@ -53,6 +53,19 @@ async def test_a_stream_goes_on_where_it_was_broken_off(api, controller):
         assert [(await read_event(answer))["id"] for _ in range(2)] == ["2", "3"]
 
 
+async def test_a_gap_is_said(api, controller):
+    """Where the log does not reach back so far, a comment says so before what there is."""
+    for service in ("shop", "api", "shop"):
+        controller.events.add("switched", service)
+    controller.events.forgotten = 2
+    for last, comments in (("1", "is lost"), ("2", None)):
+        async with api.get("/v1/events", headers={"Last-Event-ID": last}) as answer:
+            assert "retry" in await read_frame(answer)
+            if comments:
+                assert comments in (await read_frame(answer))[""]
+            assert "data" in await read_frame(answer)
+
+
 async def test_events_of_one_service(api, controller):
     """The filter passes nothing else."""
     for service in ("shop", "api", None, "shop"):
@@ -104,7 +117,7 @@ async def test_a_client_that_leaves_is_noticed(aiohttp_client):
         await read_frame(answer)
         assert controller.events.followers == 1
     async with asyncio.timeout(DEADLINE):
-        while controller.events.followers:  # noqa: ASYNC110 - it ends on the server's side, which tells nobody
+        while controller.events.followers:
             await asyncio.sleep(0.01)
     async with api.get("/v1/events") as answer:
         assert answer.status == 200

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from bgproxy.config.schema import Config, Pool, Pools, Service
-from bgproxy.control.controller import Actor, SwitchResult
+from bgproxy.control.actor import Actor
+from bgproxy.control.switching import SwitchResult
 from bgproxy.control.tallies import Tallies
 from bgproxy.errors import Busy, NotFound, NotHealthy, Refused, Stale
 from bgproxy.switchboard.layout import BUCKET_COUNT
@@ -32,6 +33,7 @@ class FakeEvents:
         self.list: list[dict[str, Any]] = []
         self.more = asyncio.Event()
         self.followers = 0
+        self.forgotten = 0  # the log does not reach back before this id
 
     def add(self, kind: str, service: str | None, message: str = "", reason: str = "") -> None:
         self.list.append(
@@ -55,6 +57,8 @@ class FakeEvents:
         return [event for event in self.list if service is None or event["service"] == service][-limit:]
 
     def since(self, last: int) -> list[dict[str, Any]] | None:
+        if last < self.forgotten:
+            return None
         return [event for event in self.list if event["id"] > last]
 
     async def subscribe(self, last: int | None = None) -> AsyncIterator[dict[str, Any]]:
