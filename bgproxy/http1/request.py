@@ -194,6 +194,7 @@ def parse_request_fields(
         if kind == HOST:
             hosts += 1
             if authority:
+                hostname_of(value)  # it is replaced, and must be valid all the same (RFC 9112 section 3.2)
                 fields.host = authority
                 kept.append(b"Host: " + authority)
                 edited = True
@@ -228,7 +229,7 @@ def parse_request_fields(
             fields.request_id = value
             edited = True
         elif kind == EXPECT:
-            expect = value.lower()
+            expect = expect + b"," + value.lower() if expect else value.lower()
             kept.append(line)
         elif kind == EXTRA:
             fields.extra[name.lower()] = value
@@ -299,8 +300,9 @@ def _apply_connection(fields: RequestFields, connection: bytes, kept: list[bytes
     if fields.minor == 0:
         options = [option.strip(OWS) for option in connection.lower().split(b",")]
         fields.close = b"keep-alive" not in options or b"close" in options
-    if fields.upgrade.lower().startswith(b"h2c"):
-        fields.upgrade = b""  # never upgraded (http.md row 50)
+    # HTTP/2 in a tunnel would carry requests past every rule: never, wherever in the list it stands (http.md row 50).
+    if any(protocol.strip(OWS).startswith(b"h2c") for protocol in fields.upgrade.lower().split(b",")):
+        fields.upgrade = b""
     if nominated:
         kept = [line for line in kept if line.partition(b":")[0].lower() not in nominated]
         for name in nominated:
