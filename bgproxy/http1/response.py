@@ -76,12 +76,15 @@ def parse_response_head(head: bytes, names: NameTable) -> ResponseHead:
             if length == -1 or response.length != -1:
                 raise BadResponse("Content-Length is not one number")
             response.length = length
-            kept.append(line)
+            if response.bodyless and response.status != 304:
+                edited = True  # must not be sent in 1xx and 204 (RFC 9110 section 8.6)
+            else:
+                kept.append(line)
         elif kind == CONNECTION:
             connection = connection + b"," + value if connection else value
             edited = True
         elif kind == TRANSFER_ENCODING:
-            codings = codings + b"," + value.strip(OWS) if codings else value.strip(OWS)
+            codings = codings + b"," + value.strip(OWS)  # never empty then: an empty one is rubbish, not absent
             edited = True
         elif kind == UPGRADE:
             response.upgrade = value.strip(OWS)
@@ -95,7 +98,7 @@ def parse_response_head(head: bytes, names: NameTable) -> ResponseHead:
     if connection:
         kept = _apply_connection(response, connection, kept)
     if codings:
-        if codings.lower() != b"chunked":
+        if codings.lower() != b",chunked":
             raise BadResponse("a transfer coding that is not chunked")
         if response.length != -1:
             raise BadResponse("both Transfer-Encoding and Content-Length")
