@@ -19,7 +19,8 @@ MAX_SIZE_LINE: Final = 256
 MAX_EXTENSIONS: Final = 16 * 1024
 #: What the trailer section may come to.
 MAX_TRAILERS: Final = 8 * 1024
-_MAX_SIZE_DIGITS: Final = 15  # under 2**60: no arithmetic anywhere overflows
+_MAX_SIZE_DIGITS: Final = 16
+_MAX_SIZE: Final = 2**60  # no arithmetic anywhere overflows, here or behind us
 
 _SIZE: Final = 0
 _DATA: Final = 1
@@ -137,25 +138,24 @@ class ChunkedBody:
         return b"".join(out)
 
     def _size(self, digits: bytes) -> int:
-        """1*HEXDIG, no sign, prefix or space (RFC 9112 section 7.1; http.md row 33)."""
+        """1*HEXDIG, no sign, prefix or space, 16 digits at most (RFC 9112 section 7.1; http.md row 33)."""
         if not digits or digits.translate(None, HEXDIGITS):
             raise ProtocolError(400, "a chunk size that is not hexadecimal")
-        if len(digits) > _MAX_SIZE_DIGITS:
-            digits = digits.lstrip(b"0") or b"0"
-            if len(digits) > _MAX_SIZE_DIGITS:
-                raise ProtocolError(400, "a chunk size beyond all bounds")
-        return int(digits, 16)
+        size = int(digits, 16) if len(digits) <= _MAX_SIZE_DIGITS else _MAX_SIZE
+        if size >= _MAX_SIZE:
+            raise ProtocolError(400, "a chunk size beyond all bounds")
+        return size
 
     def _check_partial_size(self, line: bytes) -> None:
         """Refuse early what cannot become a size line: a peer that never ends it must not be waited for."""
+        if line.endswith(b"\r"):
+            line = line[:-1]  # of the CRLF that may be cut in two here
         if len(line) > MAX_SIZE_LINE:
             raise ProtocolError(400, "a chunk size line that is too long")
         if b"\n" in line:
             raise ProtocolError(400, "a bare LF behind a chunk size")
         digits = line.partition(b";")[0]
-        if digits.endswith(b"\r"):
-            digits = digits[:-1]
-        if digits.translate(None, HEXDIGITS):
+        if len(digits) > _MAX_SIZE_DIGITS or digits.translate(None, HEXDIGITS):
             raise ProtocolError(400, "a chunk size that is not hexadecimal")
 
     def _forbidden(self, line: bytes) -> bool:
@@ -173,8 +173,8 @@ class ChunkedBody:
 
 
 def chunk(data: bytes) -> bytes:
-    """`data` as one chunk; never the last one."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    """`data` as one chunk; never the last one: no data is no chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
 #: The end of a body that has no trailers.
