@@ -12,11 +12,11 @@ from types import FrameType
 from typing import Final, Self
 
 #: What the supervisor catches.
-CAUGHT: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+CAUGHT: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
 
 class Signals:
-    """Catches SIGTERM, SIGINT, SIGHUP and SIGCHLD from `__enter__` to `__exit__`. Main thread only."""
+    """Catches SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGCHLD from `__enter__` to `__exit__`. Main thread only."""
 
     def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
@@ -65,10 +65,11 @@ def forget_in_child() -> None:
     """What a forked child does first: it must not answer signals as its parent would.
 
     SIGTERM ends it until it has a handler of its own. SIGINT and SIGHUP of a terminal go to the whole process group, but
-    it is for the supervisor to say what happens then.
+    it is for the supervisor to say what happens then. SIGUSR1 may come before a worker has a log that it could reopen.
     """
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)

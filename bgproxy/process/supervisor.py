@@ -157,6 +157,9 @@ class Supervisor:
                     self._keep(text)
 
     def _heed_signals(self, numbers: list[int]) -> None:
+        if signal.SIGUSR1 in numbers:
+            for worker in self._family.workers:
+                worker.signal(signal.SIGUSR1)  # the access log is theirs
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
             if self._phase in (Phase.STARTING, Phase.SERVING):
                 within = self._inheritance.config.timeouts.shutdown

@@ -45,6 +45,6 @@ def test_a_child_answers_signals_on_its_own():
         pid = os.fork()
         if pid == 0:
             forget_in_child()
-            expected = [signal.SIG_DFL, signal.SIG_IGN, signal.SIG_IGN, signal.SIG_DFL]
+            expected = [signal.SIG_DFL, signal.SIG_IGN, signal.SIG_IGN, signal.SIG_IGN, signal.SIG_DFL]
             os._exit(0 if [signal.getsignal(number) for number in CAUGHT] == expected else 1)
         assert os.waitpid(pid, 0)[1] == 0
