@@ -1,0 +1,85 @@
+# `make` lists the targets. Everything is installed into .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+
+# The package is installed as users install it, not as links into this tree, and again when one of these has changed.
+SOURCES := $(shell find bgproxy -name '*.py' -o -name py.typed) setup.py pyproject.toml README.md LICENSE
+
+# What runs a second time, interpreted, from the source tree: the code that the other build has compiled.
+INTERPRETED := tests/http1 tests/switchboard tests/proxy tests/integration
+
+.PHONY: help install runtime demo test test-interpreted test-installed lint clean
+
+help:
+	@echo 'make demo      a small shop in two versions, bgproxy before it, and what to type (installs what it needs)'
+	@echo 'make install   bgproxy and everything for working on it, into $(VENV); then $(BIN)/bgproxy --help'
+	@echo 'make test      the tests: all of them on the installed build, the data plane on the source tree too'
+	@echo 'make lint      ruff, mypy, and who may import whom'
+	@echo 'make clean     remove $(VENV) and all that was built'
+	@echo
+	@echo 'PYTHON=... names another Python (CPython 3.11 or later). BGPROXY_COMPILE=0 leaves the hot path interpreted,'
+	@echo 'BGPROXY_COMPILE=1 insists on compiling it; otherwise it is compiled where there is a C compiler.'
+
+# --- installing -------------------------------------------------------------------------------------------------------
+
+$(VENV)/.created:
+	@command -v $(PYTHON) >/dev/null || { echo 'There is no $(PYTHON): install CPython 3.11 or later, or name it: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.implementation.name != "cpython" or sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); bgproxy needs CPython 3.11 or later. Name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo '$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	@echo 'making $(VENV) with $(PYTHON)'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.created $(SOURCES)
+	@echo 'installing bgproxy (compiling takes a minute)'
+	@rm -rf build $(VENV)/wheel
+	@$(PIP) wheel --no-deps --wheel-dir $(VENV)/wheel .
+	@$(PIP) install --force-reinstall --no-deps $(VENV)/wheel/*.whl
+	@$(PIP) install $(VENV)/wheel/*.whl
+	@rm -rf build bgproxy.egg-info
+	@$(BIN)/bgproxy version
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.created pyproject.toml
+	@echo 'installing what tests and checks need'
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["dev"], sep="\n")' > $(VENV)/dev.txt
+	@$(PIP) install -r $(VENV)/dev.txt
+	@touch $@
+
+runtime: $(VENV)/.runtime
+
+install: $(VENV)/.runtime $(VENV)/.dev
+
+# --- using ------------------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.runtime
+	@$(BIN)/bgproxy demo
+
+# The whole suite comes last, so that its closing line is the last one.
+test: test-interpreted test-installed
+
+# Only where the other build is a compiled one; else both would run the same code.
+test-interpreted: install
+	@if $(BIN)/bgproxy version | grep -q compiled; then \
+	  echo 'the data plane, interpreted, from the source tree'; \
+	  PYTHONPATH=. $(BIN)/python -m pytest -q -m 'not slow' $(INTERPRETED); \
+	fi
+
+# PYTHONSAFEPATH: neither the tests nor the programs that they start may find the source tree in the current directory.
+test-installed: install
+	@echo 'everything, as installed in $(VENV)'
+	@PYTHONSAFEPATH=1 $(BIN)/pytest $(PYTEST_ARGS)
+
+lint: install
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist bgproxy.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find bgproxy tests -name __pycache__ -prune -exec rm -rf {} +
