@@ -179,10 +179,10 @@ class Drains:
             running.task.cancel()
             self._finish(running.drain, complete=False)
 
-    async def wait(self, service: str, pool: int) -> Drained | None:
-        """Wait for the end of the drain of a pool; None if there is none. It ends at the drain's `last_moment` at the latest."""
+    def ending(self, service: str, pool: int) -> asyncio.Future[Drained] | None:
+        """Done when the drain of a pool ends, at its `last_moment` at the latest; None if there is none."""
         running = self._running.get((service, pool))
-        return None if running is None else await asyncio.shield(running.future)
+        return running.future if running is not None else None
 
     def notes(self) -> list[DrainPool]:
         """For a worker that has just come."""

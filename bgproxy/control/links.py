@@ -38,7 +38,6 @@ class Link(asyncio.Protocol):
         self.worker = worker
         self.pid = pid
         self.greeted = False  # it has said Hello
-        self.sent = 0  # the number of the newest snapshot or flush that it should have
         self.acked = 0
         self.behind = False  # snapshots were left out: it gets a whole one when it has caught up
         self.closed = False
@@ -48,7 +47,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def __repr__(self) -> str:
-        return f"<Link {self.worker} greeted={self.greeted} sent={self.sent} acked={self.acked} closed={self.closed}>"
+        return f"<Link {self.worker} greeted={self.greeted} acked={self.acked} closed={self.closed}>"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is attached."""
@@ -83,7 +82,6 @@ class Link(asyncio.Protocol):
         """Send a message, as far as there is somebody to send it to."""
         if self._transport is not None and not self.closed:
             if isinstance(message, messages.Snapshot | messages.Flush):
-                self.sent = message.number
                 self._unacked.append(message.number)
             self._transport.write(messages.encode(message))
 
@@ -176,6 +174,11 @@ class Links:
             return "serving" if worker in self._served else "starting"
         return "lost" if worker in self._lost else "starting"
 
+    def pid(self, worker: int) -> int | None:
+        """The process at the other end of a worker's link."""
+        link = self._links.get(worker)
+        return link.pid if link is not None else None
+
     def living(self) -> list[int]:
         """The workers whose gauges mean something: all but those that died without a successor that has begun anew."""
         return [worker for worker in range(self.workers) if worker not in self._lost]
@@ -198,7 +201,6 @@ class Links:
         for link in self._greeted():
             if link.behind or link.full:
                 link.behind = True
-                link.sent = snapshot.number  # it should have it, and is waited for
             else:
                 link.send(snapshot)
 
@@ -210,13 +212,12 @@ class Links:
                     link.send(note)
 
     async def acknowledged(self, within: float = ACK_WITHIN) -> None:
-        """Wait until every worker that lives has acknowledged what it was sent up to now.
+        """Wait until every worker that lives has all that it was sent, and says so now.
 
         Raises:
             Unavailable: one did not within so many seconds; the text names it.
         """
-        wanted = {link: max(link.sent, 1) for link in self._links.values()}
-        late = await self._wait(lambda: [link for link, number in wanted.items() if _lacks(link, number)], within)
+        late = await self._ask(within)
         if late:
             names = ", ".join(f"worker {link.worker} (pid {link.pid})" for link in late)
             raise Unavailable(f"{names} did not answer within {within:g}s; nothing was changed.")
@@ -227,12 +228,20 @@ class Links:
         Afterwards a zero in flight means zero: a worker counts a request in the cell before it sends anything of it, and
         in answering it has handled every message that came before.
         """
+        return not await self._ask(within)
+
+    async def _ask(self, within: float) -> list[Link]:
+        """Send a flush, and wait for its answers; the links that owe one after so many seconds.
+
+        Answers come in order, so that this one also stands for every snapshot before. A worker that has not said Hello, or
+        is behind, answers with its next whole snapshot, which has a higher number.
+        """
         number = self.number()
+        asked = list(self._links.values())
         for link in self._greeted():
             if not link.behind:
                 link.send(messages.Flush(number))
-        asked = list(self._links.values())
-        return not await self._wait(lambda: [link for link in asked if _lacks(link, number)], within)
+        return await self._wait(lambda: [link for link in asked if not link.closed and link.acked < number], within)
 
     def _greeted(self) -> list[Link]:
         return [link for link in self._links.values() if link.greeted and not link.closed]
@@ -293,7 +302,3 @@ class Links:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _lacks(link: Link, number: int) -> bool:
-    return not link.closed and link.acked < number

@@ -6,13 +6,14 @@ Nothing here waits or writes: whoever changes something has written it down befo
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from bgproxy.config.schema import MAX_SERVICES
 from bgproxy.config.schema import Service as Settings
 from bgproxy.control.places import Place
 from bgproxy.control.slots import Slots
-from bgproxy.errors import NotFound
+from bgproxy.errors import Busy, NotFound
 from bgproxy.model.pool import POOL_TABLE, POOLS, PoolEvent, PoolState
 from bgproxy.model.snapshot import PoolSpec, ServiceSpec, UpstreamSpec
 from bgproxy.model.upstream import UPSTREAM_TABLE, UpstreamEvent, UpstreamState
@@ -75,6 +76,13 @@ class Upstream:
         return f"{self.id}: {self.reason or 'down'}"
 
 
+class Placed(NamedTuple):
+    """What a new list of places changed."""
+
+    new: list[Upstream]
+    gone: list[Upstream]
+
+
 class Pool:
     """One of the two pools of a service."""
 
@@ -82,11 +90,10 @@ class Pool:
         self.name = name
         self.version = ""
         self.urls: tuple[str, ...] = ()
-        self.digest = ""  # of the file's definition that it was last taken from
-        self.runtime = False  # changed at run time since
-        self.by_hand: dict[str, str] = {}  # upstream id -> "draining" or "maint"
+        self.by_hand: Mapping[str, str] = {}  # URL or upstream id -> "draining" or "maint"
         self.upstreams: list[Upstream] = []
-        self.unresolved: list[tuple[str, str]] = []  # URL, why
+        self.unresolved: list[tuple[str, str]] = []  # URLs without an address, and why
+        self.name_troubles: dict[str, str] = {}  # URLs whose addresses are the last good ones, and why
         self.state: PoolState = POOL_TABLE.initial
 
     def __repr__(self) -> str:
@@ -126,8 +133,13 @@ class Pool:
             if named in (upstream.id, upstream.url) or upstream.id.startswith(f"{named}~")
         ]
 
-    def place(self, places: Iterable[Place], slots: Slots) -> list[Upstream]:
-        """Have an upstream for each place: those that are known stay as they are. Returns those that are gone.
+    def said_of(self, upstream: Upstream) -> UpstreamEvent:
+        """What an operator has said of it: of this very one, or of all of its URL."""
+        word = self.by_hand.get(upstream.id) or self.by_hand.get(upstream.url) or ""
+        return _BY_HAND_EVENTS.get(word, UpstreamEvent.READY)
+
+    def place(self, places: Iterable[Place], take: Callable[[str], int], give_back: Callable[[int], None]) -> Placed:
+        """Have an upstream for each place: those that are known stay as they are. `take` has the slot for an id.
 
         Raises:
             Refused: there is no slot left; nothing was changed.
@@ -138,22 +150,21 @@ class Pool:
         try:
             for place in wanted.values():
                 if place.id not in known:
-                    fresh[place.id] = Upstream(place, slots.take())
+                    fresh[place.id] = Upstream(place, take(place.id))
         except Exception:
             for upstream in fresh.values():
-                slots.give_back(upstream.slot)
+                give_back(upstream.slot)
             raise
         for upstream in fresh.values():
-            if event := _BY_HAND_EVENTS.get(self.by_hand.get(upstream.id, "")):
-                upstream.step(event)
+            upstream.step(self.said_of(upstream))
         for upstream_id, upstream in known.items():
             if upstream_id in wanted:
                 upstream.url = wanted[upstream_id].url  # may be written in another way
         self.upstreams = [known.get(upstream_id) or fresh[upstream_id] for upstream_id in wanted]
         gone = [upstream for upstream_id, upstream in known.items() if upstream_id not in wanted]
         for upstream in gone:
-            slots.give_back(upstream.slot)
-        return gone
+            give_back(upstream.slot)
+        return Placed(list(fresh.values()), gone)
 
     def spec(self, *, live: bool) -> PoolSpec:
         """As the workers get it."""
@@ -221,3 +232,17 @@ class Registry:
     def slot_of(self, name: str) -> int:
         """Where a service's word and cells are; raises `NotFound`."""
         return self.find(name).slot
+
+    def claim(self, services: Iterable[Service], what: str) -> None:
+        """Begin a change of all of these; raises `Busy`, and begins none, when one of them is being changed."""
+        claimed = list(services)
+        for service in claimed:
+            if service.changing:
+                raise Busy(f"{service.name}: {service.changing} is under way; nothing was changed.")
+        for service in claimed:
+            service.changing = what
+
+    def release(self, services: Iterable[Service]) -> None:
+        """The change has ended, in whatever way."""
+        for service in services:
+            service.changing = ""

@@ -7,9 +7,9 @@ import pytest
 from bgproxy.config.schema import Pools
 from bgproxy.config.schema import Service as Settings
 from bgproxy.control.places import Place
-from bgproxy.control.registry import Pool, Registry, Service, Upstream
+from bgproxy.control.registry import Placed, Pool, Registry, Service, Upstream
 from bgproxy.control.slots import Slots
-from bgproxy.errors import NotFound, Refused
+from bgproxy.errors import Busy, NotFound, Refused
 from bgproxy.model.machine import IllegalTransition
 from bgproxy.model.pool import PoolEvent, PoolState
 from bgproxy.model.upstream import UpstreamEvent, UpstreamState
@@ -19,9 +19,14 @@ def place(port: int) -> Place:
     return Place(f"127.0.0.1:{port}", f"http://127.0.0.1:{port}", ("127.0.0.1", port))
 
 
+def put(pool: Pool, *places: Place, slots: Slots | None = None) -> Placed:
+    slots = slots or Slots(10, "upstreams")
+    return pool.place(places, lambda _: slots.take(), slots.give_back)
+
+
 def pool_of(*ports: int) -> Pool:
     pool = Pool("blue")
-    pool.place(map(place, ports), Slots(10, "upstreams"))
+    put(pool, *map(place, ports))
     return pool
 
 
@@ -103,10 +108,11 @@ def test_upstreams_that_stay_keep_identity_slot_and_state() -> None:
     """A new list of upstreams touches those that are in both as little as can be."""
     slots = Slots(10, "upstreams")
     pool = Pool("blue")
-    pool.place([place(1), place(2)], slots)
+    put(pool, place(1), place(2), slots=slots)
     kept = pool.upstreams[1]
     kept.step(UpstreamEvent.ROSE)
-    gone = pool.place([place(3), place(2)], slots)
+    new, gone = put(pool, place(3), place(2), slots=slots)
+    assert [upstream.id for upstream in new] == ["127.0.0.1:3"]
     assert [upstream.id for upstream in gone] == ["127.0.0.1:1"]
     assert pool.upstreams[1] is kept
     assert kept.state is UpstreamState.UP
@@ -117,9 +123,9 @@ def test_without_slots_nothing_of_a_pool_changes() -> None:
     """The refusal leaves the pool and the slots as they were."""
     slots = Slots(2, "upstreams")
     pool = Pool("blue")
-    pool.place([place(1)], slots)
+    put(pool, place(1), slots=slots)
     with pytest.raises(Refused):
-        pool.place([place(2), place(3)], slots)
+        put(pool, place(2), place(3), slots=slots)
     assert [upstream.id for upstream in pool.upstreams] == ["127.0.0.1:1"]
     assert slots.free == 1
 
@@ -127,16 +133,36 @@ def test_without_slots_nothing_of_a_pool_changes() -> None:
 def test_an_upstream_that_comes_back_is_still_out_by_hand() -> None:
     """What an operator said of an id holds, though a name lost that address for a while."""
     pool = Pool("blue")
-    pool.by_hand["127.0.0.1:1"] = "maint"
-    pool.place([place(1)], Slots(2, "upstreams"))
+    pool.by_hand = {"127.0.0.1:1": "maint"}
+    put(pool, place(1))
     assert pool.upstreams[0].state is UpstreamState.MAINT
+
+
+def test_what_is_said_of_a_url_holds_for_its_addresses_unless_one_is_named() -> None:
+    """A name in maint, and one of its addresses in another state."""
+    pool = Pool("blue")
+    pool.by_hand = {"http://web": "maint", "web:80~10.0.0.2:80": "draining"}
+    put(pool, *(Place(f"web:80~10.0.0.{n}:80", "http://web", (f"10.0.0.{n}", 80)) for n in (1, 2)))
+    assert [upstream.state for upstream in pool.upstreams] == [UpstreamState.MAINT, UpstreamState.DRAINING]
+
+
+def test_one_change_of_a_service_at_a_time() -> None:
+    """The second is refused, of several services as a whole, until the first has ended."""
+    registry = Registry()
+    shop, api = (Service(name, slot, Settings(pools=Pools())) for slot, name in enumerate(("shop", "api")))
+    registry.claim([shop], "a switch")
+    with pytest.raises(Busy, match="shop: a switch is under way"):
+        registry.claim([api, shop], "another")
+    assert not api.changing
+    registry.release([shop])
+    registry.claim([api, shop], "another")
 
 
 def test_upstreams_are_found_by_id_url_and_name() -> None:
     """All addresses of a name answer to its URL."""
     pool = Pool("blue")
     named = [Place(f"web:80~10.0.0.{n}:80", "http://web", (f"10.0.0.{n}", 80)) for n in (1, 2)]
-    pool.place(named, Slots(2, "upstreams"))
+    put(pool, *named)
     assert pool.find("http://web") == pool.upstreams
     assert pool.find("web:80") == pool.upstreams
     assert pool.find("web:80~10.0.0.2:80") == [pool.upstreams[1]]
@@ -146,7 +172,7 @@ def test_upstreams_are_found_by_id_url_and_name() -> None:
 def test_a_pool_that_is_coming_may_use_what_is_not_checked_yet() -> None:
     """The workers hear of it before the commit: not one request finds the new live pool empty."""
     service = Service("shop", 0, Settings(pools=Pools()))
-    service.pools[1].place([place(1)], Slots(2, "upstreams"))
+    put(service.pools[1], place(1))
     assert not service.spec().pools[1].upstreams[0].usable
     service.coming = 1
     assert service.spec().pools[1].upstreams[0].usable

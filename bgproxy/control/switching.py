@@ -1,0 +1,312 @@
+"""The switch: all new requests of one or more services to another pool, in one instant, or not at all.
+
+    prepare   the workers know the target as it will be, and have acknowledged it; connections to it are opened ahead
+    record    the new state is on the disk
+    commit    one store to the switchboard, which moves every worker
+    drain     what began on the old pool ends by itself, or at its deadline
+
+Until the commit nothing has happened that anybody outside could notice, and whatever fails leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from bgproxy.control.actor import Actor
+from bgproxy.control.counters import Counters
+from bgproxy.control.draining import Drain, Drained, Drains
+from bgproxy.control.events import Draft, EventLog
+from bgproxy.control.ledger import Ledger
+from bgproxy.control.links import Links
+from bgproxy.control.publishing import Publisher
+from bgproxy.control.registry import Registry, Service
+from bgproxy.control.state import State
+from bgproxy.control.tallies import Tallies
+from bgproxy.control.tasks import Tasks
+from bgproxy.errors import BgproxyError, Invalid, NotHealthy, Refused, Stale
+from bgproxy.model.pool import POOLS, PoolEvent, index_of
+from bgproxy.switchboard.board import Switchboard
+from bgproxy.switchboard.messages import Warm
+
+WAITS: Final = ("switched", "drained")
+
+#: Connections that a worker opens ahead to one upstream.
+MOST_WARM: Final = 16
+
+Kind = Literal["switched", "rolled_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchResult:
+    """What a switch or a rollback did to one service."""
+
+    service: str
+    live: str
+    previous: str | None
+    generation: int
+    switched_in_ms: float  # from the request to the commit; 0 when it was live already
+    drained: dict[str, Any] | None  # only when the drain was waited for
+
+    def to_json(self) -> dict[str, Any]:
+        """As the API answers it."""
+        return {
+            "service": self.service,
+            "live": self.live,
+            "previous": self.previous,
+            "generation": self.generation,
+            "switched_in_ms": self.switched_in_ms,
+            "drained": self.drained,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What was asked for."""
+
+    kind: Kind
+    actor: Actor
+    force: bool
+    reason: str
+    began: float
+
+
+#: The answer, and the end of the drain of the old pool, if it drains.
+_Done = tuple[SwitchResult, asyncio.Future[Drained] | None]
+
+
+class Switcher:
+    """Switches and rolls back."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        board: Switchboard,
+        links: Links,
+        publisher: Publisher,
+        drains: Drains,
+        ledger: Ledger,
+        counters: Counters,
+        events: EventLog,
+        tallies: Tallies,
+        tasks: Tasks,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._board = board
+        self._links = links
+        self._publisher = publisher
+        self._drains = drains
+        self._ledger = ledger
+        self._counters = counters
+        self._events = events
+        self._tallies = tallies
+        self._tasks = tasks
+        self._now = now
+
+    # --- what is asked for ------------------------------------------------------------------------------------------
+
+    async def switch(
+        self,
+        targets: Mapping[str, str | None],
+        *,
+        actor: Actor,
+        force: bool = False,
+        wait: str = "switched",
+        reason: str = "",
+        if_match: int | None = None,
+    ) -> list[SwitchResult]:
+        """Make these pools live, None being the idle one; all of them or none. What is live already stays, and that is fine.
+
+        Raises:
+            NotFound, Invalid: there is no such service or pool.
+            Busy, Stale, NotHealthy, Refused: it cannot be done as things stand.
+            Unavailable, StateError: a worker or the disk did not do its part.
+        """
+        if not targets:
+            raise Invalid("services: name at least one.")
+        chosen = [(self._registry.find(name), to) for name, to in targets.items()]
+        moves = {service: _target(service, to) for service, to in chosen}
+        order = _Order("switched", actor, force, reason, self._now())
+        return await self._move(moves, order, wait, if_match)
+
+    async def rollback(
+        self,
+        name: str,
+        *,
+        actor: Actor,
+        force: bool = False,
+        wait: str = "switched",
+        reason: str = "",
+        if_match: int | None = None,
+    ) -> SwitchResult:
+        """Make the pool live that was so before; raises as `switch` does."""
+        service = self._registry.find(name)
+        order = _Order("rolled_back", actor, force, reason, self._now())
+        if service.previous is None:
+            self._tallies.changed(name, "refused")
+            raise Refused(
+                f"{name}: there is nothing to roll back to, {POOLS[service.live]} has been live from the start."
+            )
+        (result,) = await self._move({service: service.previous}, order, wait, if_match)
+        return result
+
+    async def _move(
+        self, moves: dict[Service, int], order: _Order, wait: str, if_match: int | None
+    ) -> list[SwitchResult]:
+        if wait not in WAITS:
+            raise Invalid(f"wait: {wait!r} is not allowed; it is {' or '.join(WAITS)}.")
+        try:
+            # From here to the claim without an await: what is checked is what will be changed.
+            for service in moves:
+                if if_match is not None and service.generation != if_match:
+                    raise Stale(
+                        f"{service.name}: the generation is {service.generation}, not {if_match}: "
+                        "someone changed something since; look again."
+                    )
+            changes = {service: to for service, to in moves.items() if to != service.live}
+            self._check(changes, order)
+            done = {service: self._done(service, None) for service in moves if service not in changes}
+            if changes:
+                self._registry.claim(changes, f"a change to {POOLS[next(iter(changes.values()))]}")
+                name = f"{order.kind}: {', '.join(service.name for service in changes)}"
+                done |= await asyncio.shield(self._tasks.start(self._change(changes, order), name))
+        except BgproxyError as error:
+            for service in moves:
+                self._tallies.changed(service.name, "refused" if isinstance(error, Refused) else "failed")
+            raise
+        results = []
+        for service in moves:
+            result, ending = done[service]
+            if wait == "drained" and ending is not None:
+                result = replace(result, drained=(await asyncio.shield(ending)).to_json())
+            results.append(result)
+        return results
+
+    def _done(self, service: Service, took: float | None) -> _Done:
+        """How things stand now that it is done; `took` is None where nothing was to be done."""
+        milliseconds = 0.0 if took is None else max(round(took * 1000, 3), 0.001)
+        previous = None if service.previous is None else POOLS[service.previous]
+        live = POOLS[service.live]
+        result = SwitchResult(service.name, live, previous, service.generation, milliseconds, None)
+        return result, self._drains.ending(service.name, 1 - service.live)
+
+    # --- whether it may be ------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _check(changes: Mapping[Service, int], order: _Order) -> None:
+        """Raise what speaks against it, of all services at once."""
+        unfit: list[str] = []
+        details: list[str] = []
+        for service, to in changes.items():
+            pool = service.pools[to]
+            if not pool.upstreams:
+                raise Refused(f"{service.name}: {pool.name} has no upstreams, so it cannot be live.", pool.troubles())
+            fit = pool.has_one_up if order.kind == "rolled_back" else pool.healthy
+            if not fit and not order.force:
+                unfit.append(f"{service.name}: {pool.name} is not healthy")
+                troubles = pool.troubles() or ["every upstream was taken out by hand"]
+                details += [f"{service.name}: {line}" for line in troubles] if len(changes) > 1 else troubles
+        if unfit:
+            raise NotHealthy(f"{'; '.join(unfit)}.", details)
+
+    # --- doing it ---------------------------------------------------------------------------------------------------
+
+    async def _change(self, changes: dict[Service, int], order: _Order) -> dict[Service, _Done]:
+        """Prepare, record, commit. The services were claimed before, and are released here."""
+        try:
+            for service, to in changes.items():
+                service.coming = to
+            self._publisher.touch(*(service.name for service in changes))
+            self._publisher.publish()
+            self._links.send(*(self._warm(service, to) for service, to in changes.items()))
+            await self._links.acknowledged()
+            self._check(changes, order)  # once more: that may have taken a while
+            return await self._ledger.change(
+                lambda state: self._next(state, changes, order), lambda state: self._commit(state, changes, order)
+            )
+        finally:
+            for service in changes:
+                service.coming = None
+            self._publisher.touch(*(service.name for service in changes))
+            self._registry.release(changes)
+
+    def _warm(self, service: Service, to: int) -> Warm:
+        """As many connections a worker as it now has to the live pool, shared among the upstreams of the target."""
+        open_now = sum(self._counters.upstream_connections(one.slot) for one in service.pools[service.live].upstreams)
+        shares = self._board.workers * len(service.pools[to].upstreams)
+        return Warm(service.name, to, min(max(-(-open_now // shares), 1), MOST_WARM))
+
+    @staticmethod
+    def _next(state: State, changes: Mapping[Service, int], order: _Order) -> tuple[State, Sequence[Draft]]:
+        generation = state.generation + 1
+        services = dict(state.services)
+        drafts = []
+        at = time.time()
+        for service, to in changes.items():
+            record = services[service.name]
+            services[service.name] = replace(
+                record, live=to, previous=record.live, generation=generation, switched_at=at
+            )
+            drafts.append(_draft(service, record.live, to, generation, order))
+        return replace(state, generation=generation, services=services), drafts
+
+    def _commit(self, state: State, changes: Mapping[Service, int], order: _Order) -> dict[Service, _Done]:
+        """The disk has it: move the workers. Nothing here waits."""
+        moment = self._now()
+        self._board.commit({service.slot: to for service, to in changes.items()}, moment)
+        took = moment - order.began
+        self._registry.generation = state.generation
+        for service, to in changes.items():
+            old = service.live
+            service.live, service.previous, service.coming = to, old, None
+            service.generation = state.generation
+            service.switched_at = state.services[service.name].switched_at
+            service.pools[to].step(PoolEvent.SWITCHED_TO)
+            service.pools[old].step(PoolEvent.SWITCHED_AWAY)
+            self._drains.cancel(service.name, to)
+            self._drains.begin(service, old, moment)
+            self._tallies.changed(service.name, order.kind, took)
+        return {service: self._done(service, took) for service in changes}
+
+    # --- the end of a drain -----------------------------------------------------------------------------------------
+
+    def drain_ended(self, drain: Drain, drained: Drained) -> None:
+        """The old pool is empty, or every deadline has passed."""
+        service, pool = drain.service, drain.service.pools[drain.pool]
+        pool.step(PoolEvent.DRAINED_FIT if pool.healthy else PoolEvent.DRAINED_UNFIT)
+        self._tallies.drained(service.name, drained.seconds)
+        cut = sum(drained.cut)
+        message = (
+            f"{service.name}: {pool.name} is drained after {drained.seconds:.1f}s{f', {cut} were cut' if cut else ''}."
+        )
+        if not drained.complete:
+            message = f"{service.name}: the drain of {pool.name} was given up after {drained.seconds:.1f}s: not all of it ended."
+        self._events.emit(
+            Draft(type="drained", message=message, service=service.name, pool=pool.name, data=drained.to_json())
+        )
+
+
+def _target(service: Service, to: str | None) -> int:
+    if to is None:
+        return 1 - service.live
+    if to not in POOLS:
+        raise Invalid(f"{service.name}: there is no pool {to!r}; it is {' or '.join(POOLS)}.")
+    return index_of(to)
+
+
+def _draft(service: Service, old: int, to: int, generation: int, order: _Order) -> Draft:
+    verb = "rolled back" if order.kind == "rolled_back" else "switched"
+    return Draft(
+        type=order.kind,
+        message=f"{service.name}: {verb} from {POOLS[old]} to {POOLS[to]}{' by force' if order.force else ''}.",
+        service=service.name,
+        pool=POOLS[to],
+        actor=order.actor,
+        reason=order.reason,
+        data={"from": POOLS[old], "to": POOLS[to], "generation": generation, "force": order.force},
+    )
