@@ -6,7 +6,8 @@ import mmap
 import time
 from collections.abc import Mapping
 
-from bgproxy.switchboard.layout import AREA, CELLS, WORDS, size
+from bgproxy.config.schema import MAX_SERVICES
+from bgproxy.switchboard.layout import AREA, CELLS, PREPARED, WORDS, size
 
 _EPOCH_SHIFT = 16
 _HOLD_SHIFT = 2
@@ -49,13 +50,25 @@ class Switchboard:
         The times are stored first: a session policy that reads one must never find the time of an older switch.
         """
         moment = int((time.monotonic() if now is None else now) * 1e6)
+        if self.cells[PREPARED] > self.cells[0]:
+            self._undo()
         epoch = self.epoch + 1
+        self.cells[PREPARED] = epoch
         for slot, pool in changes.items():
             before = self.live(slot)
             self.cells[WORDS + 2 * slot + 1] = moment
             self.cells[WORDS + 2 * slot] = epoch << _EPOCH_SHIFT | before << 1 | pool
         self.cells[0] = epoch  # the one store that moves every worker
         return epoch
+
+    def _undo(self) -> None:
+        """Take back the words of a commit whose controller died in its middle: the next epoch must not bring them."""
+        epoch = self.epoch
+        for at in range(WORDS, WORDS + 2 * MAX_SERVICES, 2):
+            word = self.cells[at]
+            if word >> _EPOCH_SHIFT > epoch:
+                before = word >> 1 & 1
+                self.cells[at] = epoch << _EPOCH_SHIFT | before << 1 | before
 
     def area(self, worker: int) -> memoryview:
         """The cells that worker `worker` alone writes."""

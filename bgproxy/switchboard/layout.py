@@ -3,6 +3,7 @@
 One anonymous mapping, made by the supervisor before it forks, of 64-bit cells:
 
     [0]                      epoch: the number of the last switch that was committed
+    [1]                      the number of the last switch that was begun: more than the epoch in the middle of one
     WORDS + 2*service        the service's word (below)
     WORDS + 2*service + 1    when it last switched: CLOCK_MONOTONIC, microseconds
     CELLS + worker*AREA ...  the cells that one worker alone writes
@@ -32,7 +33,8 @@ from bgproxy.config.schema import MAX_SERVICES
 MAX_UPSTREAMS: Final = 16384
 
 CELL_BYTES: Final = 8
-WORDS: Final = 8  # cells before it: the epoch, and room
+PREPARED: Final = 1
+WORDS: Final = 8  # cells before it: the epochs, and room
 
 # --- what a pool's cells hold, from its base on ---------------------------------------------------------------------
 IN_FLIGHT: Final = 0  # gauge, by class (3)
