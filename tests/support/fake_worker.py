@@ -41,6 +41,13 @@ class FakeWorker(asyncio.Protocol):
             self.hello()
         return self
 
+    async def relink(self) -> FakeWorker:
+        """Its controller has gone, and another has come: a new link, and everything it was told is still in force."""
+        self.gone = False
+        self.theirs, self._ours = socket.socketpair()
+        self._decoder = messages.Decoder()
+        return await self.start()
+
     def hello(self) -> None:
         self.say(messages.Hello(self.index, self.pid))
 

@@ -40,7 +40,6 @@ class _Protocol(asyncio.Protocol):
         self.buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport | asyncio.BaseTransport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
