@@ -126,13 +126,13 @@ def waits_for(pool: Mapping[str, Any]) -> str:
 
 
 def drained_words(data: Mapping[str, Any]) -> str:
-    """The end of a drain: ` after 1.2 s: 3 requests ended by themselves, cut at the deadline: 1 websocket`."""
+    """The end of a drain: ` after 1.2 s: 3 requests finished, cut at the deadline: 1 websocket`."""
     ended, cut = in_classes(data), in_classes(data.get("cut") or {})
     seconds = data.get("seconds")
     after = "" if seconds is None else f" after {duration(seconds)}"
     parts = []
     if ended:
-        parts.append(f"{ended} ended by themselves")
+        parts.append(f"{ended} finished")
     if cut:
         parts.append(f"cut at the deadline: {cut}")
     if not parts:

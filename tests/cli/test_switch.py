@@ -48,7 +48,7 @@ def test_says_at_once_then_what_was_drained(admin, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "shop: blue -> green, live now (generation 8, 3.1 ms)",
         "shop: blue drains, waits for 2 requests, 1 websocket (cut in 4m 59s)",
-        "shop: blue is drained after 1.2 s: 2 requests ended by themselves, cut at the deadline: 1 websocket",
+        "shop: blue is drained after 1.2 s: 2 requests finished, cut at the deadline: 1 websocket",
     ]
     sent = next(body for method, _, _, body in admin.requests if method == "POST")
     assert sent == {"force": False, "reason": "release 2.0", "wait": "switched"}

@@ -63,10 +63,15 @@ class Traffic:
             self._say(self._paint(f"error: {what}", "red"))
 
     async def _report(self) -> None:
+        split = False
         while True:
             await asyncio.sleep(_WINDOW)
             window, self._window = self._window, Counter()
             colours = sorted(window)
+            # One window with both is a switch in its middle; only a second one shows a share.
+            was_split, split = split, len(colours) > 1
+            if split and not was_split:
+                continue
             if colours and colours != self._shown:
                 self._shown = colours
                 shares = (
