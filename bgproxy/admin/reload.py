@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bgproxy.admin.endpoint import Call, Operation, Reply, endpoint
+from bgproxy.admin.schemas import COUNT, STRING, listing, record
 from bgproxy.admin.switches import REASON
 
 
@@ -14,15 +15,20 @@ from bgproxy.admin.switches import REASON
         summary="Read the configuration file again",
         about="Whole or not at all: with one mistake in it, nothing changes, and all mistakes are listed.",
         role="admin",
-        answer={"type": "object"},
+        answer=record(
+            generation=COUNT,
+            **dict.fromkeys(("added", "removed", "changed"), listing(STRING | {"description": "service"})),
+        ),
         body=(REASON,),
+        tagged=True,
         slugs=("config", "busy", "refused", "stale", "unavailable", "state-not-written"),
     )
 )
 async def reload(call: Call) -> Reply:
-    """Reload."""
+    """Reload; the answer names the services that were added, removed and changed."""
     call.if_match(call.controller.status()["generation"])
-    return Reply(await call.controller.reload(actor=call.actor))
+    outcome = await call.controller.reload(actor=call.actor)
+    return Reply(outcome, outcome["generation"])
 
 
 ENDPOINTS = (reload,)

@@ -9,7 +9,8 @@ async def test_a_reload_says_what_it_did(api, controller):
     """The controller's answer."""
     async with api.post("/v1/reload", json={"reason": "new route"}) as answer:
         assert answer.status == 200
-        assert await answer.json() == {"changed": []}
+        assert answer.headers["ETag"] == '"1"'
+        assert await answer.json() == {"generation": 1, "added": [], "removed": [], "changed": ["shop"]}
 
 
 async def test_a_configuration_with_mistakes_is_422_with_all_of_them(api, controller):

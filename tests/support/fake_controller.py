@@ -293,7 +293,7 @@ class FakeController:
         self.calls.append(("reload", {"actor": actor}))
         if self.raises is not None:
             raise self.raises
-        return {"changed": []}
+        return {"generation": self.last, "added": [], "removed": [], "changed": ["shop"]}
 
     def busy(self) -> None:
         """Refuse the next change as busy."""
