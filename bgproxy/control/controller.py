@@ -1,29 +1,36 @@
-"""The control plane in one object: what the API, the signals and the supervisor speak to.
+"""The controller: the one object that the admin API and the controller's process speak to.
 
-It puts the parts together and hands each call to the part whose it is; nothing is decided here.
+It puts the parts together, starts and stops them in order, and passes every call to the part that does it:
+
+    Switcher     who is live                       Ledger, Store   what is in force is on the disk before
+    Editor       pools, states by hand             Registry        what is known of services, pools, upstreams
+    Reloader     a new configuration               Publisher       the workers know it too
+    Watch        names, checks, live failures      Links           and have said so
+    Drains       what is left on old pools         Counters        what the workers count
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from bgproxy.config.schema import Config
 from bgproxy.control.actor import Actor
 from bgproxy.control.counters import Counters
-from bgproxy.control.draining import Drains
+from bgproxy.control.draining import Drain, Drained, Drains, sessions_stay
 from bgproxy.control.editing import Editor
 from bgproxy.control.events import Draft, EventLog
 from bgproxy.control.ledger import Hints, Ledger
 from bgproxy.control.links import Links, WorkerState
 from bgproxy.control.merging import merge, with_slots
 from bgproxy.control.publishing import Publisher
-from bgproxy.control.registry import Registry
-from bgproxy.control.reloading import Reloader
-from bgproxy.control.services import Services
+from bgproxy.control.registry import Registry, Service
+from bgproxy.control.reloading import Reloader, make_service, monotonic
 from bgproxy.control.state import State
 from bgproxy.control.status import Census, Status
 from bgproxy.control.store import Store
@@ -31,88 +38,57 @@ from bgproxy.control.switching import Switcher, SwitchResult
 from bgproxy.control.tallies import Tallies
 from bgproxy.control.tasks import Tasks
 from bgproxy.control.watching import Watch
+from bgproxy.errors import BgproxyError, Refused, StartError, Unavailable
+from bgproxy.model.pool import POOLS, PoolEvent
 from bgproxy.model.snapshot import ProxySpec
-from bgproxy.switchboard.messages import ToWorker
+from bgproxy.switchboard.messages import ToWorker, UndrainPool, UpstreamFailed
 from bgproxy.switchboard.wiring import ControllerBirth
 
 __all__ = ["Actor", "Controller", "SwitchResult"]
 
 log = logging.getLogger("bgproxy.controller")
 
+#: Seconds after a change of upstreams that nobody asked for (a name resolves to others) until it is noted on the disk.
+NOTE_AFTER: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What exists once the state is restored."""
+
+    ledger: Ledger
+    switcher: Switcher
+    editor: Editor
+    reloader: Reloader
+
 
 class Controller:
-    """Who is live, and everything that is needed to decide it."""
+    """The control plane of one bgproxy; `now` is CLOCK_MONOTONIC in seconds."""
 
     def __init__(self, birth: ControllerBirth, *, now: Callable[[], float] = time.monotonic) -> None:
-        self._birth = birth
-        self._config = birth.config
-        self._session_key = b""
-        self._store = Store(birth.config.state_dir)
-        self._registry = Registry()
-        self._census = Census(birth.children)
-        self._tasks = Tasks()
+        self.config: Config = birth.config
         self.events = EventLog()
         self.tallies = Tallies()
+        self._birth = birth
+        self._now = now
+        self._board = birth.board
+        self._store = Store(birth.config.state_dir)
+        self._session_key = b""
+        self._registry = Registry()
+        self._tasks = Tasks()
+        self._census = Census(birth.children)
         self._links = Links(
             birth.board.workers,
             welcome=self._welcome,
-            on_failure=lambda message: self._watch.failed(message),  # noqa: PLW0108 - made below
+            on_failure=self._upstream_failed,
             on_change=self._worker_changed,
             now=now,
         )
+        self._links.census(self._census.pids)
         self.counters = Counters(birth.board, self._registry.slot_of, self._links.living)
-        self._publisher = Publisher(self._registry, lambda: self._links, self._proxy_spec)
+        self._publisher = Publisher(self._registry, lambda: self._links, self._proxy)
+        self._drains = Drains(lambda: self._links, self.counters, self._drain_ended, now)
         self._watch = Watch(self._registry, self._publisher, self.events, now=now)
-        self._drains = Drains(
-            lambda: self._links,
-            self.counters,
-            lambda drain, drained: self._switcher.drain_ended(drain, drained),  # noqa: PLW0108 - made below
-            now,
-        )
-        self._ledger = Ledger(State(), self._store, self.events, self._hints)
-        self._services = Services(
-            registry=self._registry,
-            board=birth.board,
-            counters=self.counters,
-            watch=self._watch,
-            drains=self._drains,
-            tallies=self.tallies,
-            now=now,
-        )
-        self._switcher = Switcher(
-            registry=self._registry,
-            board=birth.board,
-            links=self._links,
-            publisher=self._publisher,
-            drains=self._drains,
-            ledger=self._ledger,
-            counters=self.counters,
-            events=self.events,
-            tallies=self.tallies,
-            tasks=self._tasks,
-            now=now,
-        )
-        self._editor = Editor(
-            registry=self._registry,
-            links=self._links,
-            publisher=self._publisher,
-            ledger=self._ledger,
-            watch=self._watch,
-            tasks=self._tasks,
-        )
-        self._reloader = Reloader(
-            config=birth.config,
-            source=birth.config_source,
-            text=birth.config_text,
-            registry=self._registry,
-            services=self._services,
-            links=self._links,
-            publisher=self._publisher,
-            ledger=self._ledger,
-            events=self.events,
-            tasks=self._tasks,
-            on_config=self._configured,
-        )
         self._status = Status(
             registry=self._registry,
             links=self._links,
@@ -121,107 +97,262 @@ class Controller:
             census=self._census,
             started_at=time.time(),
         )
+        self._parts: _Parts | None = None
+        self._open = False  # links are opened as they come; before, they wait in `_early`
+        self._early: dict[int, tuple[int | None, socket.socket]] = {
+            worker: (self._census.pids.get(worker), end) for worker, end in birth.links.items()
+        }
+        self._note: asyncio.TimerHandle | None = None
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Restore what was in force, put it on the board, and begin to speak to the workers and to check upstreams.
+        """Restore the state, have the board say it, then speak to the workers.
 
         Raises:
-            StateError: the state directory or the state cannot be used; the text names the way on.
-            Refused: the configuration has more services than there is room for.
+            StateError: the state cannot be restored; the text names the file, what is wrong, and the way on.
+            StartError: there are more services than there is room for.
         """
         stored = self._store.open()
         self._session_key = self._store.session_key()
         state = stored or State()
         self.events.restore(state.history, state.last_event)
-        former = {name: record.slot for name, record in state.services.items()}
-        merged, drafts = merge(self._config, state)
-        merged = with_slots(merged, self._slots(merged))
-        self._ledger.state = merged
-        await self._ledger.change(lambda known: (known, drafts), lambda _: None)
-        for draft in drafts:
-            log.warning("%s", draft.message, extra={"fields": {"service": draft.service, "pool": draft.pool}})
-        self._registry.generation = merged.generation
-
-        self._watch.restore(merged.addresses, merged.upstream_slots)
-        self._links.census(self._census.pids)
-        again = self._census.controller_restarts > 0  # the workers have gone on meanwhile, by what the board says
-        for name, settings in self._config.services.items():
-            record = merged.services[name]
-            if again and record.slot == former.get(name):
-                self._services.resume(name, settings, record)
-            else:
-                self._services.add(name, settings, record)
-        self._watch.on_placed = lambda: None  # hints are written along with the next change
-        self._publisher.touch(*self._config.services)
-        self._publisher.publish()
-        for worker, end in self._birth.links.items():
-            self._links.add(worker, self._census.pids.get(worker), end)
+        ledger = Ledger(state, self._store, self.events, lambda: Hints(state.upstream_slots, state.addresses))
+        merged, drafts = merge(self.config, state)
+        try:
+            merged, fresh = self._with_slots(merged)
+        except Refused as error:
+            raise StartError(str(error)) from None
+        await ledger.change(lambda _: (merged, drafts), lambda new: self._restore(new, fresh))
+        self._parts = self._make_parts(Ledger(ledger.state, self._store, self.events, self._hints))
         await self._watch.start()
-        self.events.emit(Draft(type="started", message="The controller has started.", data={"again": again}))
-
-    def _slots(self, state: State) -> dict[str, int]:
-        """A slot for every service of the configuration: the one that it had, if it can be."""
-        slots: dict[str, int] = {}
-        for name in self._config.services:
-            slot = state.services[name].slot
-            if slot is not None and self._registry.service_slots.claim(slot):
-                slots[name] = slot
-        for name in self._config.services:
-            if name not in slots:
-                slots[name] = self._registry.service_slots.take()
-        return slots
+        self._watch.on_placed = self._note_soon
+        self._resume_drains()
+        self._open = True
+        for worker, (pid, end) in self._early.items():
+            self._links.add(worker, pid, end)
+        self._early.clear()
+        restarts = self._census.controller_restarts
+        again = f" again, for the {restarts}. time" if restarts else ""
+        self.events.emit(Draft(type="started", message=f"The controller has started{again}."))
 
     async def stop(self) -> None:
-        """End everything; the workers go on. Idempotent."""
-        self._publisher.close()
+        """End in order; the workers go on serving. Idempotent, and fit for one that has not started."""
+        if self._note is not None:
+            self._note.cancel()
+            self._note = None
         await self._tasks.close()
+        self._open = False
+        for _, end in self._early.values():
+            end.close()
+        self._early.clear()
         await self._watch.stop()
         await self._drains.close()
+        self._publisher.close()
         await self._links.close()
         self.events.end()
         self._store.close()
 
-    # --- what the supervisor says -----------------------------------------------------------------------------------
+    def _make_parts(self, ledger: Ledger) -> _Parts:
+        switcher = Switcher(
+            registry=self._registry,
+            board=self._board,
+            links=self._links,
+            publisher=self._publisher,
+            drains=self._drains,
+            ledger=ledger,
+            counters=self.counters,
+            events=self.events,
+            tallies=self.tallies,
+            tasks=self._tasks,
+            now=self._now,
+        )
+        editor = Editor(
+            registry=self._registry,
+            links=self._links,
+            publisher=self._publisher,
+            ledger=ledger,
+            watch=self._watch,
+            tasks=self._tasks,
+        )
+        reloader = Reloader(
+            config=self.config,
+            config_source=self._birth.config_source,
+            config_text=self._birth.config_text,
+            take=self._take_config,
+            registry=self._registry,
+            board=self._board,
+            links=self._links,
+            publisher=self._publisher,
+            drains=self._drains,
+            ledger=ledger,
+            watch=self._watch,
+            counters=self.counters,
+            events=self.events,
+            tallies=self.tallies,
+            tasks=self._tasks,
+            now=self._now,
+        )
+        return _Parts(ledger, switcher, editor, reloader)
 
-    def link(self, worker: int, pid: int, end: socket.socket) -> None:
-        """A new link to a worker."""
-        self._links.add(worker, pid, end)
+    def _running(self) -> _Parts:
+        if self._parts is None:
+            raise Unavailable("The controller is still starting; try again in a moment.")
+        return self._parts
+
+    # --- restoring --------------------------------------------------------------------------------------------------
+
+    def _with_slots(self, state: State) -> tuple[State, set[str]]:
+        """Slots for the services of the file: their former ones, which the workers know, else new ones; and who has a new one."""
+        slots: dict[str, int] = {}
+        for name in self.config.services:
+            slot = state.services[name].slot
+            if slot is not None and self._registry.service_slots.claim(slot):
+                slots[name] = slot
+        fresh = set(self.config.services) - slots.keys()
+        for name in sorted(fresh):
+            slots[name] = self._registry.service_slots.take()
+        return with_slots(state, slots), fresh
+
+    def _restore(self, state: State, fresh: set[str]) -> None:
+        """Have the registry and the board as the state says."""
+        self._watch.restore(state.addresses, state.upstream_slots)
+        self._registry.generation = state.generation
+        for name in self.config.services:
+            service = make_service(name, self.config, state.services[name])
+            self._registry.services[name] = service
+            if name in fresh:
+                self.counters.begin_service(service.slot)
+        self._settle_board(fresh)
+        for service in self._registry.services.values():
+            self._watch.follow(service)
+
+    def _settle_board(self, fresh: set[str]) -> None:
+        """The board says what the disk says, before any worker is told of a slot.
+
+        A former controller may have written a switch down and died before its commit: all services that it was for are
+        committed in one instant now. The time of a switch on the board is better than the disk's, which is of another clock.
+        """
+        services = self._registry.services.values()
+        behind = {s.slot: s.live for s in services if s.name not in fresh and self._board.live(s.slot) != s.live}
+        if behind:
+            self._board.commit(behind, self._now())
+        for service in services:
+            if service.name in fresh or service.slot in behind or not self._board.switched_at(service.slot):
+                at = monotonic(service.switched_at, self._now())
+                self._board.settle(service.slot, service.live, at)
+
+    def _resume_drains(self) -> None:
+        """Watch what a former controller left draining."""
+        for service in self._registry.services.values():
+            old = service.previous
+            since = self._board.switched_at(service.slot)
+            if old is None or not since:
+                continue
+            staying = self._now() < since + sessions_stay(service.settings.sessions)
+            if staying or any(self.counters.in_flight(service.slot, old)):
+                pool = service.pools[old]
+                pool.step(PoolEvent.SWITCHED_TO)  # it was
+                pool.step(PoolEvent.SWITCHED_AWAY)
+                self._drains.begin(service, old, since)
+
+    # --- the workers ------------------------------------------------------------------------------------------------
+
+    def link(self, worker: int, pid: int | None, end: socket.socket) -> None:
+        """The supervisor has handed over this end of a link to a worker."""
+        if self._open:
+            self._links.add(worker, pid, end)
+        else:
+            former = self._early.pop(worker, None)
+            if former is not None:
+                former[1].close()
+            self._early[worker] = (pid, end)
 
     def lost(self, worker: int) -> None:
         """A worker has died."""
+        early = self._early.pop(worker, None)
+        if early is not None:
+            early[1].close()
         self._links.lost(worker)
 
     def census(self, children: dict[str, Any]) -> None:
-        """Pids and restart counts, after each change."""
+        """The supervisor says which processes there are."""
         self._census.update(children)
         self._links.census(self._census.pids)
 
-    # --- looking ----------------------------------------------------------------------------------------------------
+    def _worker_changed(self, worker: int, state: WorkerState) -> None:
+        kind, what = ("worker_started", "serves") if state == "serving" else ("worker_lost", "is lost")
+        data = {"worker": worker, "pid": self._links.pid(worker)}
+        self.events.emit(Draft(type=kind, message=f"Worker {worker} {what}.", data=data))
 
-    @property
-    def config(self) -> Config:
-        """The configuration in force."""
-        return self._config
+    def _upstream_failed(self, message: UpstreamFailed) -> None:
+        self._watch.failed(message)
+
+    def _drain_ended(self, drain: Drain, drained: Drained) -> None:
+        self._running().switcher.drain_ended(drain, drained)
+
+    def _welcome(self) -> Iterator[ToWorker]:
+        """What a worker needs first. One that outlived a controller may hold drains that have ended meanwhile."""
+        yield self._publisher.whole()
+        for service in self._registry.services.values():
+            for index in range(len(POOLS)):
+                if service.switched_at is not None and self._drains.of(service.name, index) is None:
+                    yield UndrainPool(service.name, index)
+        yield from self._drains.notes()
+
+    def _proxy(self) -> ProxySpec:
+        config = self.config
+        return ProxySpec(config.limits, config.timeouts, config.trusted_proxies, config.access_log, self._session_key)
+
+    def _take_config(self, config: Config) -> None:
+        self.config = config
+
+    # --- hints for the next life ------------------------------------------------------------------------------------
+
+    def _hints(self) -> Hints:
+        return Hints(self._watch.slots(), self._watch.addresses())
+
+    def _note_soon(self) -> None:
+        """Upstreams have come or gone by themselves: a successor should know, also when no name resolves then."""
+        if self._note is None:
+            self._note = asyncio.get_running_loop().call_later(NOTE_AFTER, self._note_now)
+
+    def _note_now(self) -> None:
+        self._note = None
+        self._tasks.start(self._write_note(), name="note the upstreams")
+
+    async def _write_note(self) -> None:
+        ledger = self._running().ledger
+        hints = self._hints()
+        if (hints.upstream_slots, hints.addresses) == (ledger.state.upstream_slots, ledger.state.addresses):
+            return
+        try:
+            await ledger.change(lambda state: (state, ()), lambda _: None)
+        except BgproxyError as error:
+            log.warning("the upstreams were not noted in the state file: %s", error)
+
+    # --- what is asked for ------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """The whole, as the API shows it."""
-        return self._status.program(self._config)
+        """The whole program, as `GET /v1/status` answers it."""
+        return self._status.program(self.config)
 
     def service_status(self, name: str) -> dict[str, Any]:
         """One service; raises `NotFound`."""
-        return self._status.service(self._registry.find(name))
+        return self._status.service(self._service(name))
 
     def generation(self, service: str) -> int:
         """The number of a service's last change; raises `NotFound`."""
-        return self._registry.find(service).generation
+        return self._service(service).generation
 
     def ready(self) -> tuple[bool, list[str]]:
         """Whether every worker serves and every live pool has an upstream up; if not, why."""
+        if self._parts is None:
+            return False, ["the controller is still starting"]
         return self._status.ready()
 
-    # --- changing ---------------------------------------------------------------------------------------------------
+    def _service(self, name: str) -> Service:
+        return self._registry.find(name)
 
     async def switch(
         self,
@@ -233,12 +364,9 @@ class Controller:
         reason: str = "",
         if_match: int | None = None,
     ) -> list[SwitchResult]:
-        """See `Switcher.switch`."""
-        results = await self._switcher.switch(
-            targets, actor=actor, force=force, wait=wait, reason=reason, if_match=if_match
-        )
-        self._log_switches(results, actor)
-        return results
+        """Make these pools live in one instant; see `Switcher.switch`."""
+        switcher = self._running().switcher
+        return await switcher.switch(targets, actor=actor, force=force, wait=wait, reason=reason, if_match=if_match)
 
     async def rollback(
         self,
@@ -250,19 +378,9 @@ class Controller:
         reason: str = "",
         if_match: int | None = None,
     ) -> SwitchResult:
-        """See `Switcher.rollback`."""
-        result = await self._switcher.rollback(
-            service, actor=actor, force=force, wait=wait, reason=reason, if_match=if_match
-        )
-        self._log_switches([result], actor)
-        return result
-
-    @staticmethod
-    def _log_switches(results: Iterable[SwitchResult], actor: Actor) -> None:
-        for result in results:
-            if result.switched_in_ms:
-                fields = {**result.to_json(), "actor": actor.name}
-                log.info("switched", extra={"fields": fields})
+        """Make the pool live that was so before; see `Switcher.rollback`."""
+        switcher = self._running().switcher
+        return await switcher.rollback(service, actor=actor, force=force, wait=wait, reason=reason, if_match=if_match)
 
     async def set_pool(
         self,
@@ -270,44 +388,27 @@ class Controller:
         pool: str,
         *,
         version: str | None,
-        upstreams: list[str] | None,
+        upstreams: Sequence[str] | None,
         actor: Actor,
         if_match: int | None = None,
     ) -> dict[str, Any]:
-        """See `Editor.set_pool`; the service's status afterwards."""
-        await self._editor.set_pool(service, pool, version=version, upstreams=upstreams, actor=actor, if_match=if_match)
+        """Change what a pool is made of, and answer with the service's status; see `Editor.set_pool`."""
+        editor = self._running().editor
+        await editor.set_pool(service, pool, version=version, upstreams=upstreams, actor=actor, if_match=if_match)
         return self.service_status(service)
 
     async def set_upstream_state(
         self, service: str, pool: str, upstream: str, state: str, *, actor: Actor
     ) -> dict[str, Any]:
-        """See `Editor.set_upstream_state`; the service's status afterwards."""
-        await self._editor.set_upstream_state(service, pool, upstream, state, actor=actor)
+        """Take an upstream out or back, and answer with the service's status; see `Editor.set_upstream_state`."""
+        await self._running().editor.set_upstream_state(service, pool, upstream, state, actor=actor)
         return self.service_status(service)
 
     async def reload(self, *, actor: Actor) -> dict[str, Any]:
-        """See `Reloader.reload`."""
-        outcome = await self._reloader.reload(actor=actor)
-        log.info("reloaded", extra={"fields": {**outcome, "actor": actor.name}})
-        return outcome
+        """Read the configuration again, whole or not at all; see `Reloader.reload`."""
+        return await self._running().reloader.reload(actor=actor)
 
-    # --- what the parts ask of the whole ----------------------------------------------------------------------------
-
-    def _configured(self, config: Config) -> None:
-        self._config = config
-
-    def _proxy_spec(self) -> ProxySpec:
-        config = self._config
-        return ProxySpec(config.limits, config.timeouts, config.trusted_proxies, config.access_log, self._session_key)
-
-    def _welcome(self) -> list[ToWorker]:
-        return [self._publisher.whole(), *self._drains.notes()]
-
-    def _hints(self) -> Hints:
-        return Hints(upstream_slots=self._watch.slots(), addresses=self._watch.addresses())
-
-    def _worker_changed(self, worker: int, state: WorkerState) -> None:
-        kind, what = ("worker_started", "serves") if state == "serving" else ("worker_lost", "was lost")
-        fields = {"worker": worker}
-        log.log(logging.INFO if state == "serving" else logging.WARNING, "worker %s", what, extra={"fields": fields})
-        self.events.emit(Draft(type=kind, message=f"Worker {worker} {what}.", data=fields))
+    async def wait_drained(self, service: str, pool: str) -> dict[str, Any] | None:
+        """Wait until the drain of a pool has ended, and tell what became of it; None if there is none."""
+        ending = self._drains.ending(self._service(service).name, POOLS.index(pool))
+        return (await asyncio.shield(ending)).to_json() if ending is not None else None

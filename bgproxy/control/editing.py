@@ -13,7 +13,7 @@ from bgproxy.control.events import Draft
 from bgproxy.control.ledger import Ledger
 from bgproxy.control.links import Links
 from bgproxy.control.merging import pruned, take_over
-from bgproxy.control.places import checked
+from bgproxy.control.places import base_id_of, checked
 from bgproxy.control.publishing import Publisher
 from bgproxy.control.registry import Pool, Registry, Service
 from bgproxy.control.state import PoolRecord, State
@@ -27,7 +27,7 @@ log = logging.getLogger("bgproxy.controller")
 #: What an operator may ask for, and the word that it is kept as.
 WORDS: Final = {"ready": "", "drain": "draining", "maint": "maint"}
 
-LONGEST_VERSION: Final = 200  # characters
+LONGEST_VERSION: Final = 128  # characters, as in the file
 
 
 class Editor:
@@ -64,8 +64,9 @@ class Editor:
         pool = service.pools[index]
         urls = pool.urls if upstreams is None else checked(upstreams)
         label = pool.version if version is None else version
-        if len(label) > LONGEST_VERSION:
-            raise Invalid(f"version: {len(label)} characters are too many; {LONGEST_VERSION} are the limit.")
+        if len(label) > LONGEST_VERSION or not label.isprintable():
+            raise Invalid(f"version: it must be one line of at most {LONGEST_VERSION} characters.")
+        _check_apart(service, index, urls)
         if if_match is not None and service.generation != if_match:
             raise Stale(f"{service.name}: the generation is {service.generation}, not {if_match}; look again.")
         if not urls and index == service.live and pool.urls:
@@ -155,6 +156,15 @@ class Editor:
             self._watch.follow(service)
         for pool in service.pools:
             self._watch.obey(service, pool)
+
+
+def _check_apart(service: Service, index: int, urls: Sequence[str]) -> None:
+    """Raise `Invalid` for an upstream that the other pool has too: a switch would then move nothing."""
+    other = service.pools[1 - index]
+    taken = {base_id_of(url) for url in other.urls}
+    for url in urls:
+        if base_id_of(url) in taken:
+            raise Invalid(f"upstreams: {url} is in {other.name} too; blue and green need servers of their own.")
 
 
 def _said(pool: Pool, service: str, named: str, word: str) -> dict[str, str]:

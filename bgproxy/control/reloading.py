@@ -1,164 +1,278 @@
-"""A new configuration: whole, or not at all."""
+"""A new configuration, whole or not at all: services come, go and change in one step, without a connection lost."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
+from bgproxy.config import source
 from bgproxy.config.schema import Config
-from bgproxy.config.source import load_async
 from bgproxy.control.actor import Actor
+from bgproxy.control.counters import Counters
+from bgproxy.control.draining import Drains
 from bgproxy.control.events import Draft, EventLog
 from bgproxy.control.ledger import Ledger
 from bgproxy.control.links import Links
-from bgproxy.control.merging import merge, with_slots
+from bgproxy.control.merging import merge, pools_of, take_over, with_slots
 from bgproxy.control.publishing import Publisher
 from bgproxy.control.registry import Registry, Service
-from bgproxy.control.services import Services
-from bgproxy.control.state import State
+from bgproxy.control.state import ServiceRecord, State
+from bgproxy.control.tallies import Tallies
 from bgproxy.control.tasks import Tasks
-from bgproxy.errors import BgproxyError, Busy, Refused, Unavailable
+from bgproxy.control.watching import Watch
+from bgproxy.errors import BgproxyError, Busy, ConfigError, Refused, Unavailable
+from bgproxy.model.pool import POOLS, PoolEvent
+from bgproxy.switchboard.board import Switchboard
 
 log = logging.getLogger("bgproxy.controller")
 
-#: What the supervisor made at the start: sockets, processes, the place of the state.
-AT_START: Final = ("listen", "workers", "admin", "state_dir")
+#: What only a restart can change, because the supervisor has made it before anything else: keys and their values.
+_BY_RESTART: Final[tuple[tuple[str, Callable[[Config], object]], ...]] = (
+    ("listen", lambda config: config.listen),
+    ("workers", lambda config: config.workers),
+    ("admin.listen", lambda config: config.admin.listen),
+    ("state_dir", lambda config: config.state_dir),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a new configuration changes."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]  # services
+    program: bool  # something that holds for all services
+
+    @classmethod
+    def between(cls, old: Config, new: Config) -> Difference:
+        """Compare two configurations; services in the order of the files."""
+        return cls(
+            added=tuple(name for name in new.services if name not in old.services),
+            removed=tuple(name for name in old.services if name not in new.services),
+            changed=tuple(
+                name for name, found in new.services.items() if name in old.services and found != old.services[name]
+            ),
+            program=program_wide(old) != program_wide(new),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """For the event and the answer."""
+        return {
+            "added": list(self.added),
+            "removed": list(self.removed),
+            "changed": list(self.changed),
+            "program": self.program,
+        }
+
+    def sentence(self) -> str:
+        """For people."""
+        parts = [
+            f"{len(names)} {what} ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})"
+            for what, names in (("added", self.added), ("removed", self.removed), ("changed", self.changed))
+            if names
+        ]
+        if self.program:
+            parts.append("settings of the whole program changed")
+        return f"The configuration was reloaded: {'; '.join(parts) or 'nothing in it is different'}."
+
+
+def program_wide(config: Config) -> tuple[object, ...]:
+    """What holds for all services and can be changed by a reload."""
+    return (config.limits, config.timeouts, config.trusted_proxies, config.access_log, config.admin.tokens)
+
+
+def check_reloadable(old: Config, new: Config) -> None:
+    """Raise `Refused`, naming each, if something differs that only a restart can change."""
+    different = [
+        f"{name} is {_written(get(new))}, and runs as {_written(get(old))}"
+        for name, get in _BY_RESTART
+        if get(old) != get(new)
+    ]
+    if different:
+        names = ", ".join(name for name, get in _BY_RESTART if get(old) != get(new))
+        raise Refused(f"Only a restart can change {names}; nothing of the new configuration was taken.", different)
+
+
+def _written(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 class Reloader:
-    """Reads the configuration anew and puts it in force."""
+    """Takes new configurations. `take` is called with each, in the moment in which it is in force."""
 
     def __init__(
         self,
         *,
         config: Config,
-        source: str | None,
-        text: str | None,
+        config_source: str | None,
+        config_text: str | None,
+        take: Callable[[Config], None],
         registry: Registry,
-        services: Services,
+        board: Switchboard,
         links: Links,
         publisher: Publisher,
+        drains: Drains,
         ledger: Ledger,
+        watch: Watch,
+        counters: Counters,
         events: EventLog,
+        tallies: Tallies,
         tasks: Tasks,
-        on_config: Callable[[Config], None],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.config = config  # in force
-        self._source = source
-        self._text = text
+        self._config = config
+        self._source = config_source
+        self._text = config_text
+        self._take = take
         self._registry = registry
-        self._services = services
+        self._board = board
         self._links = links
         self._publisher = publisher
+        self._drains = drains
         self._ledger = ledger
+        self._watch = watch
+        self._counters = counters
         self._events = events
+        self._tallies = tallies
         self._tasks = tasks
-        self._on_config = on_config
-        self._running = False
+        self._now = now
+        self._reloading = False
 
     async def reload(self, *, actor: Actor) -> dict[str, Any]:
-        """Read the file again; what was added, removed and changed, by the names of services.
+        """Read the configuration again and put it in force.
 
         Raises:
-            ConfigError: the file has mistakes.
-            Refused, Busy: it changes what only a restart can change, or a service is being changed just now.
-            Unavailable, StateError: a worker or the disk did not do its part. Whatever is raised, nothing was changed.
+            ConfigError: it has mistakes; they are all in there.
+            Busy, Refused: it cannot be taken as things stand.
+            Unavailable, StateError: a worker or the disk did not do its part.
         """
-        if self._running:
-            raise Busy("Another reload is under way; nothing was changed.")
-        self._running = True
+        if self._reloading:
+            raise Busy("A reload is under way already.")
+        self._reloading = True
+        return await asyncio.shield(self._tasks.start(self._reload(actor), name="reload"))
+
+    async def _reload(self, actor: Actor) -> dict[str, Any]:
         try:
-            config = await load_async(self._source, self._text)
-            self._check(config)
-            return await asyncio.shield(self._tasks.start(self._apply(config, actor), "reload"))
+            config = await source.load_async(self._source, self._text)
+            return await self._apply(config, actor)
         except BgproxyError as error:
-            first = str(error).splitlines()[0]
-            message = f"The configuration was not reloaded: {first}"
-            self._events.emit(Draft(type="reload_refused", message=message, actor=actor))
+            self._tell_refused(error, actor)
             raise
         finally:
-            self._running = False
+            self._reloading = False
 
-    def _check(self, config: Config) -> None:
-        changed = [key for key in AT_START if getattr(config, key) != getattr(self.config, key)]
-        if changed:
-            raise Refused(
-                f"{' and '.join(changed)} cannot be changed by a reload; restart bgproxy for that. Nothing was changed.",
-                [
-                    f"{key}: {getattr(self.config, key)!r} is in force, the file has {getattr(config, key)!r}"
-                    for key in changed
-                ],
-            )
+    def _tell_refused(self, error: BgproxyError, actor: Actor) -> None:
+        details = [str(mistake) for mistake in error.mistakes] if isinstance(error, ConfigError) else []
+        why = f"{len(details)} mistakes" if len(details) > 1 else str(error)
+        message = f"The new configuration was refused, nothing was changed: {why}"
+        self._events.emit(Draft(type="reload_refused", message=message, actor=actor, data={"details": details}))
 
     async def _apply(self, config: Config, actor: Actor) -> dict[str, Any]:
+        check_reloadable(self._config, config)
+        difference = Difference.between(self._config, config)
         claimed = list(self._registry.services.values())
         self._registry.claim(claimed, "a reload")
-        new = {name: settings for name, settings in config.services.items() if name not in self._registry.services}
-        slots: dict[str, int] = {}
+        taken: dict[str, int] = {}
         try:
-            for name in new:
-                slots[name] = self._registry.service_slots.take()
+            self._check_room(config)
             self._publisher.publish()
             await self._links.acknowledged()
-            outcome = await self._ledger.change(
-                lambda state: self._next(state, config, slots, actor), lambda state: self._put(state, config)
-            )
-        except BaseException:
-            for slot in slots.values():
-                self._registry.service_slots.give_back(slot)
-            raise
+            for name in difference.added:
+                taken[name] = self._registry.service_slots.take()
+
+            def make(state: State) -> tuple[State, Sequence[Draft]]:
+                new, drafts = merge(config, state, difference.changed)
+                told = Draft(
+                    type="reloaded",
+                    message=difference.sentence(),
+                    actor=actor,
+                    data={**difference.to_json(), "generation": new.generation},
+                )
+                return with_slots(new, taken), [*drafts, told]
+
+            await self._ledger.change(make, lambda state: self._put(config, difference, state))
+            taken.clear()
         finally:
+            for slot in taken.values():
+                self._registry.service_slots.give_back(slot)
             self._registry.release(claimed)
         try:
             await self._links.acknowledged()
         except Unavailable as error:
-            log.warning("the new configuration is in force, but not every worker has it yet: %s", error)
-        return outcome
-
-    def _touched(self, config: Config) -> list[str]:
-        return [
-            name
-            for name, settings in config.services.items()
-            if name in self._registry.services and self._registry.services[name].settings != settings
-        ]
-
-    def _next(self, state: State, config: Config, slots: dict[str, int], actor: Actor) -> tuple[State, Sequence[Draft]]:
-        state, drafts = merge(config, state, self._touched(config))
-        told = self._outcome(config)
-        parts = [f"{len(names)} {word}" for word, names in told.items() if names]
-        draft = Draft(
-            type="reloaded",
-            message=f"The configuration was reloaded: {', '.join(parts) or 'no service is different'}.",
-            actor=actor,
-            data=told,
-        )
-        return with_slots(state, slots), [draft, *drafts]
-
-    def _outcome(self, config: Config) -> dict[str, list[str]]:
-        before = self._registry.services
+            log.warning("reloaded, but not every worker has it yet: %s", error)
         return {
-            "added": [name for name in config.services if name not in before],
-            "removed": [name for name in before if name not in config.services],
-            "changed": self._touched(config),
+            "message": difference.sentence(),
+            "generation": self._registry.generation,
+            **difference.to_json(),
         }
 
-    def _put(self, state: State, config: Config) -> dict[str, Any]:
-        """The disk has it: put it in force. Nothing here waits."""
-        outcome: dict[str, Any] = self._outcome(config)
-        gone: list[Service] = [self._registry.services[name] for name in outcome["removed"]]
-        for service in gone:
-            self._services.remove(service)
+    def _check_room(self, config: Config) -> None:
+        """Raise `Refused` if the upstreams of the file cannot all have a slot, names counting once."""
+        known = {
+            (name, url) for name, found in self._registry.services.items() for pool in found.pools for url in pool.urls
+        }
+        wanted = {
+            (name, url)
+            for name, settings in config.services.items()
+            for pool in pools_of(settings)
+            for url in pool.upstreams
+        }
+        room = self._registry.upstream_slots.free
+        if len(wanted - known) > room:
+            raise Refused(f"There is room for {room} more upstreams only; {len(wanted - known)} would be new.")
+
+    def _put(self, config: Config, difference: Difference, state: State) -> None:
+        """The disk has it: put it in force. Nothing here waits, and the workers get it as one snapshot."""
+        registry = self._registry
+        registry.generation = state.generation
+        for name in difference.removed:
+            self._remove(registry.services.pop(name))
         for name, settings in config.services.items():
-            service_or_none = self._registry.services.get(name)
-            if service_or_none is None:
-                self._services.add(name, settings, state.services[name])
-            else:
-                self._services.renew(service_or_none, settings, state.services[name])
-        self._registry.generation = state.generation
-        self.config = config
-        self._on_config(config)
-        self._publisher.touch(*config.services, *outcome["removed"])
+            record = state.services[name]
+            service = registry.services.get(name)
+            if service is None:
+                service = registry.services[name] = make_service(name, config, record)
+                self._counters.begin_service(service.slot)
+                # Before the first snapshot that names it: a worker that knows a service reads its word.
+                self._board.settle(service.slot, service.live, monotonic(record.switched_at, self._now()))
+                self._watch.follow(service)
+                continue
+            before, service.settings = service.settings, settings
+            if take_over(service, record):
+                self._watch.follow(service)
+            for pool in service.pools:
+                self._watch.obey(service, pool)
+            self._watch.renew(service, before)
+        registry.services = {name: registry.services[name] for name in config.services}
+        self._config = config
+        self._take(config)
+        self._publisher.touch(*config.services, *difference.removed)
         self._publisher.publish()
-        return {"generation": state.generation, **outcome}
+
+    def _remove(self, service: Service) -> None:
+        for index in range(len(POOLS)):
+            self._drains.cancel(service.name, index)
+        self._watch.forget(service)
+        self._tallies.forget(service.name)
+        self._registry.service_slots.give_back(service.slot)
+
+
+def make_service(name: str, config: Config, record: ServiceRecord) -> Service:
+    """A service as the file and its record say; its upstreams come with `Watch.follow`."""
+    if record.slot is None:
+        raise AssertionError(f"{name} has no slot")
+    service = Service(name, record.slot, config.services[name])
+    take_over(service, record)
+    service.live, service.previous, service.switched_at = record.live, record.previous, record.switched_at
+    service.pools[service.live].step(PoolEvent.SWITCHED_TO)
+    return service
+
+
+def monotonic(unix: float | None, now: float) -> float:
+    """A moment in seconds since 1970 as one of CLOCK_MONOTONIC, of which `now` is the present one; 0.0 if never or before it began."""
+    return 0.0 if unix is None else max(now - max(time.time() - unix, 0.0), 0.0)
