@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from bgproxy.proxy.runtime import Pool, Service, Upstream
     from bgproxy.proxy.sessions import Pin, SessionRules
 
+_MOST_SEEN: Final = 65536  # session ids that a pool remembers of a minute
+
 _NO_PREVIEW: Final = -1
 _LIVE: Final = 2
 _IDLE: Final = 3
@@ -31,9 +33,9 @@ class Memory:
         self.spec = service.spec
         self.address = client.peer  # of the client, behind trusted proxies
         if client.trusted:
-            for name, value in fields.forwarding:
-                if name == b"x-forwarded-for":
-                    self.address = client_address(client.peer, value.decode("latin-1"), client.context.trusted)
+            # Several lines are one list (RFC 9110 section 5.3): a proxy may have added a line of its own.
+            hops = b",".join([value for name, value in fields.forwarding if name == b"x-forwarded-for"])
+            self.address = client_address(client.peer, hops.decode("latin-1"), client.context.trusted)
         self.preview = _preview(service, fields, self.address)
         self.key = 0
         if service.balance == SOURCE_HASH or service.source_sessions:
@@ -90,6 +92,12 @@ def choose(service: Service, memory: Memory, live: int, client: ClientConnection
     if rules is None:  # source sessions
         return Choice(pool, by_hash(pool, memory.key))
     return _by_session(service, rules, memory, live, client)
+
+
+def _see(pool: Pool, pin: Pin) -> None:
+    """Count a session for the gauge, boundedly: clients that keep no cookie begin one with every request."""
+    if len(pool.seen) < _MOST_SEEN:
+        pool.seen.add(pin.session)
 
 
 def _by_session(service: Service, rules: SessionRules, memory: Memory, live: int, client: ClientConnection) -> Choice:

@@ -54,16 +54,14 @@ PRIVATE: Final = Networks(_PRIVATE)
 def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
     """The client behind trusted proxies: the last address of X-Forwarded-For that is not itself trusted.
 
-    `peer` is the connection's; `forwarded_for` is "" unless the peer is trusted.
+    `peer` is the connection's; `forwarded_for` is "" unless the peer is trusted. A hop that is no address (`unknown`,
+    one with a port) is given as it is: nobody knows who stands behind it, and it must not pass for the proxy before it.
     """
     client = peer
     for hop in reversed(forwarded_for.split(",")):
         address = hop.strip()
-        try:
-            ip_address(address)
-        except ValueError:
-            break
-        client = address
-        if not trusted.holds(address):
-            break
+        if address:
+            client = address
+            if not trusted.holds(address):
+                break
     return client
