@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bgproxy.proxy.exchange import Exchange
 
 _PIECE: Final = 4096  # PIPE_BUF on Linux
+_SHORT_TARGET: Final = 1500  # what is kept of a target where its line would not fit a piece
 _MOST_WAITING: Final = 4 * 1024 * 1024  # bytes
 _PIECES_A_FLUSH: Final = 256
 
@@ -81,6 +82,9 @@ class AccessLog:
 
     def _add(self, entry: dict[str, object]) -> None:
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        if len(line) > _PIECE and "target" in entry:
+            entry["target"] = str(entry["target"])[:_SHORT_TARGET] + "…"
+            line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
         if self._waiting + len(line) > _MOST_WAITING:
             self.dropped += 1
             return
@@ -95,7 +99,8 @@ class AccessLog:
         pieces = 0
         while self._left and pieces < _PIECES_A_FLUSH and self._writable():
             # Whole lines, as many as fit a piece: lines of several workers must not mix within one.
-            end = self._left.rfind(b"\n", 0, _PIECE) + 1 or self._left.find(b"\n") + 1
+            # A piece without an end of line is written all the same: a longer one could block.
+            end = self._left.rfind(b"\n", 0, _PIECE) + 1 or _PIECE
             try:
                 written = os.write(self._fd, self._left[:end])
             except OSError:
