@@ -136,5 +136,5 @@ def drained_words(data: Mapping[str, Any]) -> str:
     if cut:
         parts.append(f"cut at the deadline: {cut}")
     if not parts:
-        return f"{after}: it was empty"
+        return ", nothing was in flight"
     return f"{after}: {', '.join(parts)}" + ("" if cut else ", nothing was cut")

@@ -89,6 +89,6 @@ def test_words_of_a_drain():
 
 def test_words_of_its_end():
     """What ended by itself, what was cut, or that there was nothing."""
-    assert drained_words({}) == ": it was empty"
+    assert drained_words({"seconds": 0.01}) == ", nothing was in flight"
     assert drained_words({"requests": 3, "seconds": 2}) == " after 2.0 s: 3 requests finished, nothing was cut"
     assert drained_words({"cut": {"streams": 2}, "seconds": 300}) == " after 5m 0s: cut at the deadline: 2 streams"

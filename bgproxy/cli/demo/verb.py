@@ -156,11 +156,14 @@ def _raise_for(deaths: list[asyncio.Task[str]]) -> None:
 
 
 async def _ready(admin: str) -> None:
-    """Wait until every worker serves and the live pool is up."""
+    """Wait until every worker serves and both versions are up, so that the first `switch` that is typed goes through."""
     async with aiohttp.ClientSession(admin, timeout=aiohttp.ClientTimeout(total=2)) as session:
         while True:
             with suppress(aiohttp.ClientError, TimeoutError):
                 async with session.get("/readyz") as answer:
-                    if answer.status == 200:
-                        return
+                    ready = answer.status == 200
+                async with session.get("/v1/services/shop") as answer:
+                    pools = (await answer.json())["pools"] if answer.status == 200 else {}
+                if ready and pools and all(pool["healthy"] for pool in pools.values()):
+                    return
             await asyncio.sleep(0.1)
