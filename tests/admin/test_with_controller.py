@@ -47,7 +47,8 @@ async def parts(tmp_path, aiohttp_client):
             "controller": {"pid": 1, "restarts": 0},
             "workers": [{"index": 0, "pid": worker.pid, "restarts": 3}],
         }
-        birth = ControllerBirth(board, settings, None, None, [], leash, {0: worker.theirs}, children)
+        source = str(tmp_path / "bgproxy.yaml")
+        birth = ControllerBirth(board, settings, source, None, [], leash, {0: worker.theirs}, children)
         controller = Controller(birth)
         await controller.start()
         try:
@@ -134,6 +135,34 @@ async def test_what_is_answered_is_what_is_described(parts):
         assert status == 200, said
         content = document["paths"][described][method.lower()]["responses"]["200"]["content"]["application/json"]
         Draft202012Validator(content["schema"] | {"components": document["components"]}).validate(said)
+
+
+async def test_a_reload_takes_the_file_whole_or_not_at_all(parts, tmp_path):
+    """All mistakes are listed and nothing is changed; then the answer names what is different, as it is described."""
+    api, controller, _, _ = parts
+    pools = {
+        name: {"upstreams": [pool["upstreams"][0]["url"]]}
+        for name, pool in controller.service_status("shop")["pools"].items()
+    }
+    file = tmp_path / "bgproxy.yaml"
+    whole = {
+        "workers": 1,
+        "state_dir": str(tmp_path / "state"),
+        "services": {"shop": {"pools": pools}, "api": {"pools": pools}},
+    }
+    whole["services"]["api"]["match"] = {"path": "/api"}
+    file.write_text(json.dumps(whole | {"wrokers": 2, "limits": {"headers": -1}}))
+    status, said = await call(api, "POST", "/v1/reload")
+    assert (status, said["type"], len(said["details"])) == (422, "urn:bgproxy:problem:config", 2)
+    assert (await call(api, "GET", "/v1/services/api"))[0] == 404
+    file.write_text(json.dumps(whole))
+    status, said = await call(api, "POST", "/v1/reload")
+    assert status == 200, said
+    assert (said["added"], said["removed"]) == (["api"], [])
+    assert (await call(api, "GET", "/v1/services/api"))[0] == 200
+    _, document = await call(api, "GET", "/v1/openapi.json")
+    content = document["paths"]["/v1/reload"]["post"]["responses"]["200"]["content"]["application/json"]
+    Draft202012Validator(content["schema"] | {"components": document["components"]}).validate(said)
 
 
 async def test_metrics_are_the_cells_of_the_worker(parts):
