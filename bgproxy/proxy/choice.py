@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from bgproxy.proxy.runtime import Pool, Service, Upstream
     from bgproxy.proxy.sessions import Pin, SessionRules
 
-_MOST_SEEN: Final = 65536  # session ids that a pool remembers of a minute
-
 _NO_PREVIEW: Final = -1
 _LIVE: Final = 2
 _IDLE: Final = 3
@@ -94,12 +92,6 @@ def choose(service: Service, memory: Memory, live: int, client: ClientConnection
     return _by_session(service, rules, memory, live, client)
 
 
-def _see(pool: Pool, pin: Pin) -> None:
-    """Count a session for the gauge, boundedly: clients that keep no cookie begin one with every request."""
-    if len(pool.seen) < _MOST_SEEN:
-        pool.seen.add(pin.session)
-
-
 def _by_session(service: Service, rules: SessionRules, memory: Memory, live: int, client: ClientConnection) -> Choice:
     pin = memory.pin
     context = client.context
@@ -129,4 +121,6 @@ def _by_session(service: Service, rules: SessionRules, memory: Memory, live: int
         return Choice(pool, None)
     pin.tag = upstream.tag
     pin.pool = index
+    if rules.expired(pin):
+        rules.renew(pin)
     return Choice(pool, upstream, rules.write(pin))

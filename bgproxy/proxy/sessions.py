@@ -104,6 +104,10 @@ class SessionRules:
         """Whether the cookie's life is over; one from the future (a clock set back) counts as fresh."""
         return time.time() >= pin.issued + self.ttl
 
+    def renew(self, pin: Pin) -> None:
+        """A new life for a pin that was moved when its own was over, else its new cookie would be over at once too."""
+        pin.issued = int(time.time())
+
     def begin(self, pool: int, tag: bytes) -> Pin:
         """A pin for a client that had none."""
         return Pin(pool, int(time.time()), os.urandom(8), tag)
