@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import asyncio
 from typing import Any
 
 from bgproxy.config import schema
 from bgproxy.http1.names import NameTable
 from bgproxy.http1.request import RequestFields, parse_request_fields
 from bgproxy.model.snapshot import PoolSpec, ServiceSpec, UpstreamSpec
+from bgproxy.proxy.client import ClientConnection, Listener
+from bgproxy.proxy.context import Context
 from bgproxy.proxy.peers import Networks
 from bgproxy.proxy.runtime import Service
 from bgproxy.switchboard import layout
+from bgproxy.switchboard.board import Switchboard
 
 KEY = bytes(range(32))
 
@@ -60,11 +63,17 @@ def make_service(spec: ServiceSpec | None = None, cells: memoryview | None = Non
 def client(
     peer: str = "127.0.0.1", trusted: tuple[str, ...] = (), *, now: float = 0.0, switched_at: float = 0.0
 ) -> Any:
-    """What a choice asks of a client's connection."""
-    networks = Networks(trusted)
-    board = SimpleNamespace(switched_at=lambda slot: switched_at)
-    context = SimpleNamespace(trusted=networks, now=now, board=board)
-    return SimpleNamespace(peer=peer, trusted=networks.holds(peer), context=context)
+    """A client's connection that was never made: what a choice asks of one. Service 0 last switched at `switched_at`."""
+    board = Switchboard(1)
+    board.settle(0, 0, switched_at)
+    context = Context(asyncio.new_event_loop(), board, 0, 1)
+    context.loop.close()
+    context.now = now
+    context.trusted = Networks(trusted)
+    connection = ClientConnection(context, Listener(80, unix=False))
+    connection.peer = peer
+    connection.trusted = context.trusted.holds(peer)
+    return connection
 
 
 def fields(*lines: bytes, extra: tuple[bytes, ...] = (b"x-bgproxy-pool",)) -> RequestFields:
