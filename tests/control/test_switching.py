@@ -13,6 +13,8 @@ from bgproxy.config.schema import Sessions
 from bgproxy.control.statefile import encode
 from bgproxy.control.store import Store
 from bgproxy.errors import Busy, Invalid, NotFound, NotHealthy, Refused, Stale, StateError, Unavailable
+from bgproxy.switchboard import layout
+from bgproxy.switchboard.board import Switchboard
 from bgproxy.switchboard.messages import DrainPool, Warm
 
 BLUE, GREEN = 0, 1
@@ -331,10 +333,11 @@ async def test_a_rollback_in_the_middle_of_a_drain_undrains(room):
     result = await room.controller.rollback("shop", actor=ALICE, reason="errors")
     assert (result.live, result.previous) == ("blue", "green")
     assert room.everywhere() == ("blue", "blue", "blue")
-    assert (await waiting).drained["complete"] is False
+    assert room.pool("shop", "blue")["drain"] is None
+    async with asyncio.timeout(2):  # at once, not at the deadline of the drain
+        assert (await waiting).drained["complete"] is False
     await eventually_async(lambda: all(worker.draining.keys() == {("shop", GREEN)} for worker in room.workers))
     assert [room.pool("shop", pool)["state"] for pool in ("blue", "green")] == ["live", "draining"]
-    assert room.pool("shop", "blue")["drain"] is None
     assert room.pool("shop", "blue")["in_flight"]["websockets"] == 3
     assert [event["type"] for event in room.controller.events.history("shop")] == ["switched", "rolled_back"]
     room.workers[0].in_flight(slot, GREEN, 0, 0)
@@ -383,16 +386,68 @@ async def test_a_restart_of_the_controller_changes_nothing(room):
     assert (await room.controller.rollback("shop", actor=ALICE)).live == "blue"
 
 
-async def test_a_drain_survives_the_controller(room):
-    """Its successor watches it to the end, by the moment of the switch; no worker is left with deadlines for ever."""
+@pytest.mark.parametrize("restarts", [0, 1], ids=["not told", "told"])
+async def test_a_drain_survives_the_controller(room, restarts):
+    """Its successor watches it to the end, by the moment of the switch; no worker is left with deadlines for ever.
+
+    Whether or not it was told that it has a predecessor: the board knows.
+    """
     room.workers[0].in_flight(room.slot(), BLUE, 1, 1)
     await switch(room)
     await eventually_async(lambda: all(worker.draining for worker in room.workers))
-    await room.restart()
+    since = room.board.switched_at(room.slot())
+    await room.restart(restarts=restarts)
+    assert room.board.switched_at(room.slot()) == since
     assert room.pool("shop", "blue")["state"] == "draining"
     room.workers[0].in_flight(room.slot(), BLUE, 1, 0)
     await eventually_async(lambda: room.pool("shop", "blue")["state"] == "standby")
     await eventually_async(lambda: all(worker.draining == {} for worker in room.workers))
+
+
+@pytest.mark.parametrize("restarts", [0, 1], ids=["not told", "told"])
+async def test_counters_go_on_over_a_restart_of_the_controller(room, restarts):
+    """The workers have not stopped counting; a metric that falls would be taken for a restart of the whole."""
+    cell = layout.pool_base(room.slot(), BLUE) + layout.CODES + layout.code_cell(200)
+    room.workers[0].set_cell(cell, 41)
+    assert room.pool("shop", "blue")["requests"] == 41
+    await room.restart(restarts=restarts)
+    assert room.pool("shop", "blue")["requests"] == 41
+
+
+@pytest.mark.parametrize("restarts", [0, 1], ids=["not told", "told"])
+async def test_a_switch_of_several_that_was_written_only_is_completed_in_one_instant(two, restarts):
+    """Never two of them on different sides, also where the controller was killed before the commit."""
+    state = two.on_disk()
+    services = {
+        name: replace(record, live=GREEN, previous=BLUE, generation=state.generation + 1, switched_at=1.0)
+        for name, record in state.services.items()
+    }
+    await two.close()
+    (two.state_dir / "state.json").write_bytes(
+        encode(replace(state, generation=state.generation + 1, services=services))
+    )
+    sides: set[tuple[str, str]] = set()
+    cells = two.board.cells
+    slots = [two.slot("shop"), two.slot("api")]
+
+    class Watching:
+        """The cells, looked at after every store."""
+
+        def __getitem__(self, at):
+            return cells[at]
+
+        def __setitem__(self, at, value) -> None:
+            cells[at] = value
+            sides.add(tuple(("blue", "green")[Switchboard.live(two.board, slot)] for slot in slots))
+
+        def release(self) -> None:
+            cells.release()
+
+    two.board.cells = Watching()
+    await two.open(restarts=restarts)
+    two.board.cells = cells
+    assert sides <= {("blue", "blue"), ("green", "green")}
+    assert two.everywhere("shop") == two.everywhere("api") == ("green",) * 3
 
 
 async def test_a_worker_is_not_left_with_the_deadlines_of_a_drain_that_ended_unseen(room):
@@ -410,12 +465,10 @@ async def test_what_was_written_and_not_committed_is_committed_by_the_next_life(
     record = replace(
         state.services["shop"], live=GREEN, previous=BLUE, generation=state.generation + 1, switched_at=1.0
     )
-    await room.controller.stop()
+    await room.close()
     (room.state_dir / "state.json").write_bytes(
         encode(replace(state, generation=state.generation + 1, services={"shop": record}))
     )
-    for worker in room.workers:
-        await worker.relink()
     assert room.on_board() == "blue"
     await room.open()
     await room.until_healthy()

@@ -69,6 +69,7 @@ class ControlRoom:
         self.config = Config()
         self.controller: Controller = None  # type: ignore[assignment] # until `open`
         self._leashes: list[socket.socket] = []
+        self._restarts = -1  # of the controller
 
     async def __aenter__(self) -> Self:
         for name in self._names:
@@ -106,25 +107,31 @@ class ControlRoom:
         }
         return Config(services=services, workers=len(self.workers), state_dir=str(self.state_dir))
 
-    async def open(self) -> None:
-        """Start a controller with the workers' present links."""
+    async def open(self, *, restarts: int | None = None) -> None:
+        """Start a controller with the workers' present links; `restarts` is what it is told, else the truth."""
         ours, theirs = socket.socketpair()
         self._leashes += [ours, theirs]
         births = {worker.index: worker.theirs for worker in self.workers if not worker.gone}
         pids = [{"index": worker.index, "pid": worker.pid, "restarts": 0} for worker in self.workers]
-        children: dict[str, object] = {"controller": {"pid": 1, "restarts": 0}, "workers": pids}
+        self._restarts += 1
+        told = self._restarts if restarts is None else restarts
+        children: dict[str, object] = {"controller": {"pid": 1, "restarts": told}, "workers": pids}
         birth = ControllerBirth(self.board, self.config, None, "", [], ours, births, children)
         self.controller = Controller(birth)
         await self.controller.start()
 
-    async def restart(self) -> None:
+    async def restart(self, *, restarts: int | None = None) -> None:
         """The controller ends, and another takes its place; board and workers stay."""
+        await self.close()
+        await self.open(restarts=restarts)
+        await self.until_healthy()
+
+    async def close(self) -> None:
+        """The controller ends; the workers go on, and have new links ready."""
         await self.controller.stop()
         for worker in self.workers:
             await eventually_async(lambda worker=worker: worker.gone)
             await worker.relink()
-        await self.open()
-        await self.until_healthy()
 
     async def until_healthy(self) -> None:
         await eventually_async(lambda: self.controller.ready()[0], what="ready")
