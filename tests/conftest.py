@@ -11,6 +11,14 @@ import pytest
 from support.backends import Backend
 from support.proxy import Proxy
 
+import bgproxy
+from bgproxy.model.build import build_kind
+
+
+def pytest_report_header() -> str:
+    """Which of the builds is tested: compiled or interpreted, installed or the source tree."""
+    return f"bgproxy: {build_kind()}, from {Path(bgproxy.__file__).parent}"
+
 
 @pytest.fixture
 def blue() -> Iterator[Backend]:
