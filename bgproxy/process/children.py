@@ -72,7 +72,7 @@ def fork(name: str, main: Callable[[], int]) -> int:
     return pid
 
 
-def _live(name: str, main: Callable[[], int], mask: set[signal.Signals]) -> NoReturn:
+def _live(name: str, main: Callable[[], int], mask: set[int | signal.Signals]) -> NoReturn:
     """The child's whole life. It never returns into the supervisor's frames."""
     status = BROKEN
     try:

@@ -11,10 +11,12 @@ nobody else listens. It is opened for sharing afterwards, and the others join it
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +31,8 @@ BACKLOG: Final = 65535
 DATA_MODE: Final = 0o660  # of a Unix socket's file: the group is the way to let others in
 ADMIN_MODE: Final = 0o600
 
+SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; the socket module does not name it
+
 #: What binding one of several addresses of a host may fail with while the others do: there is no IPv6 here, say.
 _NO_SUCH_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -40,6 +44,21 @@ class Listener:
     address: str  # "127.0.0.1:8080", "[::1]:8080", "unix:/run/bgproxy.sock"; port 0 is resolved
     sockets: list[socket.socket]
     _file: tuple[str, int, int] | None = field(default=None, repr=False)  # a Unix socket's path, device, inode
+
+    def turn_away(self) -> None:
+        """From now on no connection comes about that is not made yet; those that wait can still be accepted.
+
+        A listening socket that is closed resets what waits in it, and under load something always does. So the first
+        packet of every further connection (SYN) is dropped, the queue is served empty, and then the socket is closed: the
+        client sends that packet again after a second, and is refused. Of a Unix socket, the file is removed.
+        """
+        self.unlink()
+        for sock in self.sockets:
+            if sock.family != socket.AF_UNIX:
+                try:
+                    _drop_syn(sock)
+                except OSError:  # a sandbox without filters: a few may be reset then
+                    return
 
     def unlink(self) -> None:
         """Remove the Unix socket's file, if it is still the one that was made here."""
@@ -165,6 +184,24 @@ def _bind_shared(family: socket.AddressFamily, host: str, port: int, count: int)
             sock.close()
         raise
     return sockets
+
+
+def _drop_syn(sock: socket.socket) -> None:
+    """Have the kernel drop the packets that would open a connection (socket(7), SO_ATTACH_FILTER).
+
+    The filter sees the TCP header; its 14th byte has the flags (RFC 9293, section 3.1).
+    """
+    instructions = b"".join(
+        struct.pack("HBBI", *each)
+        for each in (
+            (0x30, 0, 0, 13),  # ldb [13]
+            (0x45, 0, 1, 0x02),  # jset SYN, next, the one after
+            (0x06, 0, 0, 0),  # ret 0: drop
+            (0x06, 0, 0, 0xFFFFFFFF),  # ret all: take
+        )
+    )
+    program = ctypes.create_string_buffer(instructions)
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 4, ctypes.addressof(program)))
 
 
 # --- Unix -----------------------------------------------------------------------------------------------------------

@@ -2,12 +2,12 @@
 
 It knows no HTTP and has no event loop but `select`, so that hardly anything can make it fail.
 
-**How it stops** (SIGTERM, SIGINT). First its own copies of the listening sockets are closed (a Unix socket's file removed
-before that), then the children get SIGTERM. A worker then holds the last copy of its sockets: it accepts what waits in
-them and closes them, and from then on the kernel refuses connections, which every client and balancer understands. Were
-the copies here kept until the workers have gone, connections would go on being queued for up to half a minute where nobody
-accepts them, and all be reset at the end. What is lost is only what arrives between a worker's last accept and its close.
-A worker that has crashed and waits for its next life when the stop comes leaves its queue unserved.
+**How it stops** (SIGTERM, SIGINT). First the listening sockets take no further connections (`Listener.turn_away`), then this
+process closes its copies of them, then the children get SIGTERM. A worker then holds the last copy of its sockets: it
+accepts what waits in them and closes them, and from then on the kernel refuses connections, which every client and
+balancer understands. Were the copies here kept until the workers have gone, connections would go on being queued for up
+to half a minute where nobody accepts them, and all be reset at the end. A worker that has crashed and waits for its next
+life when the stop comes leaves its queue unserved.
 
 **A second SIGTERM or SIGINT** ends everything at once: SIGKILL to the children, exit status 1. Signals that arrive
 together count as one, since Ctrl-C often comes with a SIGTERM from whoever started this program.
@@ -217,6 +217,8 @@ class Supervisor:
         self._phase = Phase.STOPPING
         self._family.ending = True
         self._kill_at = self._now() + patience
+        for listener in self._data:
+            listener.turn_away()
         self._unlisten(self._data)
         self._family.signal(signal.SIGTERM)
 

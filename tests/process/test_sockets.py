@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import stat
 
@@ -207,3 +208,38 @@ def test_unlink_leaves_a_successors_file_alone(tmp_path):
     second.unlink()  # again is harmless
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
+def test_turned_away_clients_are_refused_and_nobody_is_reset(bound, address):
+    """Connections that wait are still served; later ones come to nothing, and are refused once the socket is closed."""
+    bound += bind_data([address], 1)
+    (listener,) = bound
+    (sock,) = listener.sockets
+    where = sock.getsockname()[:2]
+    with socket.create_connection(where, timeout=5) as early, socket.socket(sock.family) as late:
+        early.sendall(b"early")
+        listener.turn_away()
+        late.setblocking(False)
+        assert late.connect_ex(where) == errno.EINPROGRESS
+        served, _ = sock.accept()
+        with served:
+            assert served.recv(10) == b"early"
+            with pytest.raises(BlockingIOError):
+                sock.accept()
+            listener.close()
+            assert select.select([], [late], [], 10)[1] == [late]
+            assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+            served.sendall(b"answer")
+        assert early.recv(10) == b"answer"
+
+
+def test_turning_away_removes_the_unix_file(bound, tmp_path):
+    """Nobody else finds the socket; who waits in it is still served."""
+    path = tmp_path / "a.sock"
+    bound += bind_data([f"unix:{path}"], 1)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        bound[0].turn_away()
+        assert not path.exists()
+        bound[0].sockets[0].accept()[0].close()
