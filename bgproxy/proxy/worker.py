@@ -163,7 +163,8 @@ class Worker:
         for client in list(context.clients):
             client.retire()
         for server_connection in list(context.servers):
-            if server_connection.exchange is None and server_connection.tunnel is None:
+            # One that was made a moment ago has no exchange yet either, but a request that waits for it.
+            if server_connection in server_connection.upstream.idle:
                 server_connection.close()
         while context.clients and loop.time() < deadline:
             await asyncio.sleep(SWEEP / 4)
