@@ -164,3 +164,19 @@ def test_request_in_flight_survives_the_supervisor(proxy, blue: Backend):
         eventually(proxy.refuses)
         blue.release()
         assert client.read_response().text == "blue"
+
+
+def test_killed_controller_comes_back_with_the_configuration_in_force(proxy):
+    """What a reload brought survives, and an edit of the file that nobody has asked to load is not taken."""
+    proxy.config["pools"]["green"]["version"] = "2.0"
+    proxy.write()
+    assert proxy.api("POST", "/v1/reload", {})[0] == 200
+    pid = proxy.controller_pid()
+    proxy.config["pools"]["green"]["version"] = "3.0 (being written)"
+    proxy.write()
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: proxy.controller_pid() != pid, within=10)
+    assert proxy.service()["pools"]["green"]["version"] == "2.0"
+    proxy.wait_healthy()
+    proxy.process.send_signal(signal.SIGHUP)
+    eventually(lambda: proxy.service()["pools"]["green"]["version"] == "3.0 (being written)")

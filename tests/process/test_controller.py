@@ -1,0 +1,194 @@
+"""The controller's process: the real one, forked, with the test in the supervisor's place."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.http import Client
+from support.waiting import eventually
+
+from bgproxy.config.schema import Admin, Config, Pool, Pools, Service, Token
+from bgproxy.process.children import fork, how_it_ended
+from bgproxy.process.leash import Leash
+from bgproxy.process.sockets import bind_admin
+from bgproxy.switchboard.board import Switchboard
+from bgproxy.switchboard.wiring import ControllerBirth
+
+FILE = """
+listen: 127.0.0.1:8080
+state_dir: {state}
+pools:
+  blue: {{ version: "{version}", upstreams: [http://127.0.0.1:9] }}
+"""
+
+
+class Forked:
+    """A controller in a child of this process."""
+
+    def __init__(self, directory: Path, **admin: Any) -> None:
+        self.path = directory / "bgproxy.yaml"
+        self.state = directory / "state"
+        self.write("1.0")
+        self.listener = bind_admin(["127.0.0.1:0"])[0]
+        ours, theirs = socket.socketpair()
+        self.leash = Leash(ours)
+        self.heard: list[dict[str, Any]] = []
+        self.ended: str | None = None
+        pools = Pools(blue=Pool(version="1.0", upstreams=("http://127.0.0.1:9",)))
+        birth = ControllerBirth(
+            board=Switchboard(0),
+            config=Config(
+                state_dir=str(self.state),
+                services={"default": Service(pools=pools)},
+                admin=Admin(**admin),
+            ),
+            config_source=str(self.path),
+            config_text=None,
+            listeners=self.listener.sockets,
+            leash=theirs,
+            links={},
+        )
+
+        def main() -> int:
+            from bgproxy.process.controller import run
+
+            ours.close()
+            return run(birth)
+
+        self.pid = fork("controller", main)
+        theirs.close()
+
+    def write(self, version: str) -> None:
+        self.path.write_text(FILE.format(state=self.state, version=version))
+
+    def said(self, key: str) -> Any:
+        """What it said under this key; waits for it."""
+
+        def find() -> list[Any]:
+            self.heard += self.leash.receive()
+            return [message[key] for message in self.heard if key in message]
+
+        return eventually(find, within=15, what=key)[0]
+
+    def end(self) -> str:
+        """How it ended; waits for it."""
+
+        def gone() -> str | None:
+            if self.ended is None:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                self.ended = how_it_ended(status) if pid else None
+            return self.ended
+
+        return str(eventually(gone, within=15, what="its end"))
+
+    def get(self, path: str) -> Any:
+        host, _, port = self.listener.address.rpartition(":")
+        with Client((host, int(port))) as client:
+            return client.request("GET", path, {"Host": self.listener.address})
+
+    def close(self) -> None:
+        if self.ended is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.end()
+        self.leash.close()
+        self.listener.close()
+
+
+@pytest.fixture
+def forked(tmp_path) -> Iterator[Callable[..., Forked]]:
+    running: list[Forked] = []
+
+    def start(**admin: Any) -> Forked:
+        running.append(Forked(tmp_path, **admin))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.close()
+
+
+def test_serves_until_sigterm(forked):
+    """It says that it serves once the API answers, and SIGTERM ends it with 0."""
+    it = forked()
+    assert it.said("serving") is True
+    assert it.get("/healthz").status == 200
+    os.kill(it.pid, signal.SIGTERM)
+    assert it.end() == "exit status 0"
+
+
+def test_ends_with_its_supervisor(forked):
+    """A leash that ends is as good as SIGTERM."""
+    it = forked()
+    it.said("serving")
+    it.leash.close()
+    assert it.end() == "exit status 0"
+
+
+def test_sigterm_does_not_wait_for_an_event_stream(forked):
+    """A follower of events ends with it, in order."""
+    it = forked()
+    it.said("serving")
+    host, _, port = it.listener.address.rpartition(":")
+    with Client((host, int(port))) as client:
+        client.send_request("GET", "/v1/events", {"Host": it.listener.address})
+        assert client.read_head().status == 200
+        os.kill(it.pid, signal.SIGTERM)
+        client.read_all()
+    assert it.end() == "exit status 0"
+
+
+def test_unreadable_state_is_told(forked, tmp_path):
+    """It refuses over the leash, with a text that names the place, and ends with 2."""
+    (tmp_path / "state").write_text("a file where a directory should be")
+    it = forked()
+    assert str(tmp_path / "state") in it.said("refused")
+    assert it.end() == "exit status 2"
+
+
+def test_a_token_that_is_not_there_is_told(forked, tmp_path):
+    """A mistake that only the controller can find is a refusal too."""
+    it = forked(tokens=(Token(name="ci", role="admin", token_file=str(tmp_path / "none")),))
+    assert str(tmp_path / "none") in it.said("refused")
+    assert it.end() == "exit status 2"
+
+
+def test_hangups_reload_and_the_supervisor_is_told(forked):
+    """SIGHUP takes the file's configuration; the supervisor gets it, for the controller after this one."""
+    it = forked()
+    it.said("serving")
+    it.write("2.0")
+    for _ in range(20):
+        os.kill(it.pid, signal.SIGHUP)
+    config = it.said("config")
+    assert '"2.0"' in it.get("/v1/status").text
+    import base64
+    import pickle
+
+    assert pickle.loads(base64.b64decode(config)).services["default"].pools.blue.version == "2.0"
+
+
+def test_a_mistake_in_the_file_ends_nothing(forked, capfd):
+    """The mistake is logged with its line; everything stays as it is, and the next SIGHUP is taken."""
+    it = forked()
+    it.said("serving")
+    it.path.write_text("listen: 127.0.0.1:8080\npoools: {}\n")
+    os.kill(it.pid, signal.SIGHUP)
+    log = ""
+
+    def refused() -> bool:
+        nonlocal log
+        log += capfd.readouterr().err
+        return "reload refused" in log
+
+    eventually(refused, within=15)
+    assert f"{it.path}:2" in log
+    it.write("3.0")
+    os.kill(it.pid, signal.SIGHUP)
+    it.said("config")
+    assert '"3.0"' in it.get("/v1/status").text
