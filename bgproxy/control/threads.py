@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -16,7 +17,10 @@ T = TypeVar("T")
 
 
 def in_thread(name: str, function: Callable[[], T]) -> asyncio.Future[T]:
-    """Call `function` in a thread of its own; the future has its result. Cancelling the future does not stop the call."""
+    """Call `function` in a thread of its own; the future has its result. Cancelling the future does not stop the call.
+
+    The future has an `OSError` (EAGAIN) where the system has no room for another thread.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -38,5 +42,8 @@ def in_thread(name: str, function: Callable[[], T]) -> asyncio.Future[T]:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile: nobody waits any more
             loop.call_soon_threadsafe(settle, result, failure)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError:
+        future.set_exception(OSError(errno.EAGAIN, "no thread could be started"))
     return future

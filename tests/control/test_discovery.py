@@ -178,3 +178,23 @@ async def test_a_resolver_that_hangs_is_not_asked_again_meanwhile(monkeypatch):
     gate.set()
     await eventually_async(lambda: discovery.addresses("web") == ("10.0.0.1",))
     await discovery.stop()
+
+
+async def test_a_name_outlives_a_system_without_room_for_threads(monkeypatch):
+    """The watch goes on, says what is wrong, and finds the addresses once there is room again."""
+    start = threading.Thread.start
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(discovery_module.socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("10.0.0.1", 80))])
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    discovery = Discovery(lambda _: None, interval=0.01)
+    discovery.watch("web", 80)
+    await discovery.start()
+    await discovery.settle(1.0)
+    assert discovery.problem("web") == "web: name does not resolve (no thread could be started)"
+    monkeypatch.setattr(threading.Thread, "start", start)
+    await eventually_async(lambda: discovery.addresses("web") == ("10.0.0.1",))
+    assert discovery.problem("web") == ""
+    await discovery.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 
 import pytest
@@ -26,3 +27,16 @@ async def test_a_call_that_hangs_keeps_nobody_waiting():
             await future
     gate.set()
     assert await in_thread("t", lambda: True)
+
+
+async def test_a_system_without_room_for_a_thread_is_an_error_of_the_system(monkeypatch):
+    """Told where the future is awaited, as any other failure of the call: whoever goes on after those goes on."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    future = in_thread("t", lambda: True)
+    with pytest.raises(OSError, match="no thread could be started") as caught:
+        await future
+    assert caught.value.errno == errno.EAGAIN
