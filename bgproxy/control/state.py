@@ -31,7 +31,7 @@ class PoolRecord:
     version: str
     upstreams: tuple[str, ...]  # URLs
     runtime: bool = False  # version or upstreams were changed at run time since the file was last taken
-    by_hand: Mapping[str, str] = field(default_factory=dict)  # upstream id, or URL for all its addresses -> draining, maint
+    by_hand: Mapping[str, str] = field(default_factory=dict)  # upstream id, or URL for all of it -> draining, maint
 
 
 @dataclass(frozen=True, slots=True)

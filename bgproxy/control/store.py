@@ -160,7 +160,8 @@ class Store:
             owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
             os.close(descriptor)
             if isinstance(error, BlockingIOError):
-                who = f"Another bgproxy (pid {owner})" if owner.isdecimal() else "Another bgproxy"
+                # Who ends that process alone has it restarted: the text must not take it for the whole program.
+                who = f"Another bgproxy (its controller is pid {owner})" if owner.isdecimal() else "Another bgproxy"
                 raise StateError(
                     f"{who} uses state_dir {self.directory}: stop it, or give this one a state_dir of its own."
                 ) from None
@@ -233,7 +234,10 @@ class Store:
                 f"{self.path} was not written within {self._write_within:g}s: its disk does not answer. "
                 "Nothing was changed."
             )
-        writing.result()
+        try:
+            writing.result()
+        except OSError as error:  # no thread; what the disk says comes as a StateError
+            raise StateError(f"{self.path} cannot be written: {_words(error)}. Nothing was changed.") from None
         self._good = data
 
     def _came_late(self, writing: asyncio.Future[None]) -> None:
@@ -242,15 +246,17 @@ class Store:
         if self._good is None or isinstance(error, StateError):
             return
         log.warning("%s was written too late, and is put back", self.path)
-        self._writing = in_thread("write state", partial(self._replace, self._good))
+        # What came late was never in force, and must not become the last good copy on its way out.
+        self._writing = in_thread("write state", partial(self._replace, self._good, keep_last=False))
         self._writing.add_done_callback(_log_failure)
 
-    def _replace(self, data: bytes) -> None:
+    def _replace(self, data: bytes, *, keep_last: bool = True) -> None:
         """Runs in a thread."""
         with self._opened() as directory:
             try:
                 _write(directory, NAME + _NEW, data, rename=False)
-                _keep_last(directory)
+                if keep_last:
+                    _keep_last(directory)
                 os.replace(NAME + _NEW, NAME, src_dir_fd=directory, dst_dir_fd=directory)
             except OSError as error:
                 with contextlib.suppress(OSError):

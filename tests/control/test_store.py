@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shlex
+import signal
 import stat
 import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from support.waiting import eventually_async
 
+import bgproxy
 from bgproxy.control import store as store_module
 from bgproxy.control.state import PoolRecord, ServiceRecord, State
-from bgproxy.control.statefile import encode
+from bgproxy.control.statefile import decode, encode
 from bgproxy.control.store import Store
 from bgproxy.errors import StateError
 
@@ -96,7 +102,9 @@ async def test_a_second_bgproxy_is_refused_while_the_first_one_runs(directory):
     """The kernel gives the lock back when a process ends, so nothing stale can be left."""
     first = Store(str(directory))
     first.open()
-    with pytest.raises(StateError, match=rf"Another bgproxy \(pid {os.getpid()}\) uses state_dir .*: stop it, or give"):
+    with pytest.raises(
+        StateError, match=rf"Another bgproxy \(its controller is pid {os.getpid()}\) uses state_dir .*: stop"
+    ):
         Store(str(directory)).open()
     first.close()
     first.close()
@@ -395,6 +403,7 @@ async def test_a_disk_that_hangs_is_a_failure_and_its_late_success_is_undone(wri
         await store.write(state(3))
     stuck.gate.set()
     await eventually_async(lambda: store._writing.done() and (written / "state.json").read_bytes() == encode(state(2)))
+    assert (written / "state.json.last").read_bytes() == encode(state(2))  # never what was not in force
     await store.write(state(5))
     store.close()
     assert reopened(written) == state(5)
@@ -427,3 +436,82 @@ async def test_a_cancellation_in_the_instant_of_success_is_undone_too(written):
         await task
     await eventually_async(lambda: store._writing.done() and (written / "state.json").read_bytes() == encode(state(2)))
     store.close()
+
+
+async def test_of_writes_at_the_same_time_one_is_written_whole(written):
+    """The others are refused: what the file has is what somebody was told that it has."""
+    store = Store(str(written))
+    store.open()
+    results = await asyncio.gather(*(store.write(state(number)) for number in range(3, 9)), return_exceptions=True)
+    done = [number for number, result in enumerate(results, 3) if result is None]
+    assert len(done) == 1
+    assert all(isinstance(result, StateError) for result in results if result is not None)
+    store.close()
+    assert reopened(written) == state(done[0])
+
+
+async def test_a_system_without_room_for_a_thread_is_a_write_that_failed(written, monkeypatch):
+    """A StateError as for a full disk, and the next write goes through."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store = Store(str(written))
+    store.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(StateError, match=r"no thread could be started.*Nothing was changed"):
+            await store.write(state(3))
+    await store.write(state(4))
+    store.close()
+    assert reopened(written) == state(4)
+
+
+#: For each line that it reads, a child that writes one state after the other and says the number of each once written.
+WRITER = """
+import asyncio, os, sys
+from bgproxy.control.state import State
+from bgproxy.control.store import Store
+
+async def write():
+    store = Store(sys.argv[1])
+    number = (store.open() or State()).generation
+    while True:
+        number += 1
+        await store.write(State(generation=number, history=({"id": number, "type": "x", "data": "y" * 20000},)))
+        os.write(1, b"%d\\n" % number)
+
+while sys.stdin.readline():
+    child = os.fork()
+    if not child:
+        os.write(1, b"%d\\n" % os.getpid())
+        asyncio.run(write())
+    os.waitpid(child, 0)
+    os.write(1, b"dead\\n")
+"""
+
+
+def test_kill_9_of_a_writer_leaves_what_it_said_or_what_it_was_at(directory):
+    """At any moment of a write: the last state that was answered for, or the one after it; and the lock is free."""
+    chance = random.Random(24)  # the same moments every time, as far as the machine lets them
+    said = 0
+    environment = {**os.environ, "PYTHONPATH": str(Path(bgproxy.__file__).parents[1])}
+    command = [sys.executable, "-c", WRITER, str(directory)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1
+    ) as writer:
+        for _ in range(30):
+            writer.stdin.write("go\n")
+            child = int(writer.stdout.readline())
+            for _ in range(chance.randrange(1, 6)):
+                said = int(writer.stdout.readline())
+            time.sleep(chance.random() * 0.004)  # somewhere in a write, not at its end
+            os.kill(child, signal.SIGKILL)
+            while (line := writer.stdout.readline()) != "dead\n":
+                said = int(line)
+            found = reopened(directory)
+            assert found.generation in (said, said + 1)
+            assert found.history[0]["id"] == found.generation
+            last = decode((directory / "state.json.last").read_bytes())
+            assert last.generation in (found.generation - 1, found.generation)
+        writer.stdin.close()
