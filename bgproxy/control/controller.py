@@ -22,12 +22,12 @@ from typing import Any, Final
 from bgproxy.config.schema import Config
 from bgproxy.control.actor import Actor
 from bgproxy.control.counters import Counters
-from bgproxy.control.draining import Drain, Drained, Drains, sessions_stay
+from bgproxy.control.draining import Drain, Drained, Drains, last_moment, sessions_stay
 from bgproxy.control.editing import Editor
 from bgproxy.control.events import Draft, EventLog
 from bgproxy.control.ledger import Hints, Ledger
 from bgproxy.control.links import Links, WorkerState
-from bgproxy.control.merging import merge, with_slots
+from bgproxy.control.merging import log_file_wins, merge, with_slots
 from bgproxy.control.publishing import Publisher
 from bgproxy.control.registry import Registry, Service
 from bgproxy.control.reloading import Reloader, make_service, monotonic
@@ -38,7 +38,7 @@ from bgproxy.control.switching import Switcher, SwitchResult
 from bgproxy.control.tallies import Tallies
 from bgproxy.control.tasks import Tasks
 from bgproxy.control.watching import Watch
-from bgproxy.errors import BgproxyError, Refused, StartError, Unavailable
+from bgproxy.errors import BgproxyError, Refused, StartError, StateError, Unavailable
 from bgproxy.model.pool import POOLS, PoolEvent
 from bgproxy.model.snapshot import ProxySpec
 from bgproxy.switchboard.messages import ToWorker, UndrainPool, UpstreamFailed
@@ -110,7 +110,8 @@ class Controller:
         """Restore the state, have the board say it, then speak to the workers.
 
         Raises:
-            StateError: the state cannot be restored; the text names the file, what is wrong, and the way on.
+            StateError: the state cannot be restored, or not be written the first time; the text names the file, what is wrong,
+                and the way on.
             StartError: there are more services than there is room for.
         """
         stored = self._store.open()
@@ -123,7 +124,17 @@ class Controller:
             merged, fresh = self._with_slots(merged)
         except Refused as error:
             raise StartError(str(error)) from None
-        await ledger.change(lambda _: (merged, drafts), lambda new: self._restore(new, fresh))
+        try:
+            await ledger.change(lambda _: (merged, drafts), lambda new: self._restore(new, fresh))
+        except StateError as error:
+            if stored is None:
+                raise
+            # What was read is good, and the workers need somebody: go on, though every change is refused like this one.
+            log.error("%s The controller goes on by what it has read.", error)  # noqa: TRY400 - the text says it all
+            ledger.state = merged
+            self._restore(merged, fresh)
+        log_file_wins(drafts)
+        self._warn_of_empty()
         self._parts = self._make_parts(Ledger(ledger.state, self._store, self.events, self._hints))
         await self._watch.start()
         self._watch.on_placed = self._note_soon
@@ -227,6 +238,17 @@ class Controller:
         for service in self._registry.services.values():
             self._watch.follow(service)
 
+    def _warn_of_empty(self) -> None:
+        """A reload that leaves a live pool without upstreams is refused; a start can only say so."""
+        for service in self._registry.services.values():
+            pool = service.pools[service.live]
+            if not pool.urls and service.pools[1 - service.live].urls:
+                log.error(
+                    "%s: %s is live and has no upstreams: every request is answered with 503; switch, or set its upstreams",
+                    service.name,
+                    pool.name,
+                )
+
     def _settle_board(self, fresh: set[str]) -> None:
         """The board says what the disk says, before any worker is told of a slot.
 
@@ -247,7 +269,7 @@ class Controller:
         for service in self._registry.services.values():
             old = service.previous
             since = self._board.switched_at(service.slot)
-            if old is None or not since:
+            if old is None or not since or self._now() >= last_moment(since, service):
                 continue
             staying = self._now() < since + sessions_stay(service.settings.sessions)
             if staying or any(self.counters.in_flight(service.slot, old)):

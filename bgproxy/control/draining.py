@@ -68,6 +68,12 @@ def sessions_stay(sessions: Sessions) -> float:
     return sessions.drain if sessions.mode == "cookie" and sessions.on_switch != "follow" else 0.0
 
 
+def last_moment(since: float, service: Service) -> float:
+    """When everything that is left of a switch at `since` is over, even what a pinned client began at its last moment."""
+    settings = service.settings
+    return since + sessions_stay(settings.sessions) + max(deadlines(settings.drain)) + GRACE
+
+
 class Drain:
     """One drain of one pool; `since` is the moment of the commit, CLOCK_MONOTONIC."""
 
@@ -95,8 +101,8 @@ class Drain:
 
     @property
     def last_moment(self) -> float:
-        """When even what a pinned client began at the last moment is over."""
-        return max(self.since, self.sessions_until or 0.0) + max(deadlines(self.service.settings.drain)) + GRACE
+        """When it is given up at the latest; see `last_moment`."""
+        return last_moment(self.since, self.service)
 
     async def watch(self) -> bool:
         """Wait until the pool is empty; False if it is not, though every deadline has passed."""
@@ -194,7 +200,8 @@ class Drains:
     async def close(self) -> None:
         """Watch no more; the workers keep to the deadlines all the same."""
         for watched in list(self._running.values()):
-            self.cancel(watched.drain.service.name, watched.drain.pool)
+            watched.task.cancel()
+            self._finish(watched.drain, complete=False, tell=False)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _watch(self, drain: Drain) -> None:
@@ -202,10 +209,11 @@ class Drains:
         if self.of(drain.service.name, drain.pool) is drain:
             self._on_end(drain, self._finish(drain, complete=complete))
 
-    def _finish(self, drain: Drain, *, complete: bool) -> Drained:
+    def _finish(self, drain: Drain, *, complete: bool, tell: bool = True) -> Drained:
         """Take it off the list, tell the workers, and whoever waits."""
         future = self._running.pop((drain.service.name, drain.pool)).future
-        self._links().send(UndrainPool(drain.service.name, drain.pool))
+        if tell:
+            self._links().send(UndrainPool(drain.service.name, drain.pool))
         drained = drain.report(complete=complete)
         if not future.done():
             future.set_result(drained)

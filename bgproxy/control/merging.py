@@ -5,6 +5,7 @@ The state knows better who is live, and what a pool consists of, until the file 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -15,7 +16,10 @@ from bgproxy.control.events import Draft
 from bgproxy.control.places import base_id, base_id_of
 from bgproxy.control.registry import Service
 from bgproxy.control.state import PoolRecord, ServiceRecord, State, digest_of, from_file
+from bgproxy.errors import Refused
 from bgproxy.model.pool import POOLS, index_of
+
+log = logging.getLogger("bgproxy.controller")
 
 
 def pools_of(settings: Settings) -> tuple[PoolSettings, PoolSettings]:
@@ -68,6 +72,26 @@ def _pool(service: str, settings: PoolSettings, record: PoolRecord, pool: str, d
             )
         )
     return from_file(settings, known)
+
+
+def log_file_wins(drafts: Iterable[Draft]) -> None:
+    """Say in the log where the file won."""
+    for draft in drafts:
+        if draft.type == "file_wins":
+            fields = {"service": draft.service, "pool": draft.pool, **draft.data}
+            log.warning("%s", draft.message, extra={"fields": fields})
+
+
+def check_live_pools(config: Config, before: State, after: State) -> None:
+    """Raise `Refused` where the file takes all upstreams away from a pool that is live, whatever the file thinks is live."""
+    details = []
+    for name in config.services:
+        record = after.services[name]
+        former = before.services.get(name)
+        if former is not None and former.pools[record.live].upstreams and not record.pools[record.live].upstreams:
+            details.append(f"{name}: {POOLS[record.live]} is live and would be left without upstreams")
+    if details:
+        raise Refused("The configuration takes the upstreams of a live pool away; switch first.", details)
 
 
 def with_slots(state: State, slots: Mapping[str, int]) -> State:

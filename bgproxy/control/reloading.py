@@ -17,7 +17,7 @@ from bgproxy.control.draining import Drains
 from bgproxy.control.events import Draft, EventLog
 from bgproxy.control.ledger import Ledger
 from bgproxy.control.links import Links
-from bgproxy.control.merging import merge, pools_of, take_over, with_slots
+from bgproxy.control.merging import check_live_pools, log_file_wins, merge, pools_of, take_over, with_slots
 from bgproxy.control.publishing import Publisher
 from bgproxy.control.registry import Registry, Service
 from bgproxy.control.state import ServiceRecord, State
@@ -178,6 +178,7 @@ class Reloader:
         claimed = list(self._registry.services.values())
         self._registry.claim(claimed, "a reload")
         taken: dict[str, int] = {}
+        won: list[Draft] = []
         try:
             self._check_room(config)
             self._publisher.publish()
@@ -187,6 +188,8 @@ class Reloader:
 
             def make(state: State) -> tuple[State, Sequence[Draft]]:
                 new, drafts = merge(config, state, difference.changed)
+                check_live_pools(config, state, new)
+                won.extend(drafts)
                 told = Draft(
                     type="reloaded",
                     message=difference.sentence(),
@@ -197,6 +200,7 @@ class Reloader:
 
             await self._ledger.change(make, lambda state: self._put(config, difference, state))
             taken.clear()
+            log_file_wins(won)
         finally:
             for slot in taken.values():
                 self._registry.service_slots.give_back(slot)

@@ -11,6 +11,7 @@ Until the commit nothing has happened that anybody outside could notice, and wha
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,9 @@ WAITS: Final = ("switched", "drained")
 MOST_WARM: Final = 16
 
 Kind = Literal["switched", "rolled_back"]
+_WORDS: Final[Mapping[Kind, str]] = {"switched": "switched", "rolled_back": "rolled back"}
+
+log = logging.getLogger("bgproxy.controller")
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +275,8 @@ class Switcher:
             self._drains.cancel(service.name, to)
             self._drains.begin(service, old, moment)
             self._tallies.changed(service.name, order.kind, took)
+            fields = {"service": service.name, "live": POOLS[to], "by": order.actor.name, "ms": round(took * 1000, 1)}
+            log.info("%s", _WORDS[order.kind], extra={"fields": fields})
         return {service: self._done(service, took) for service in changes}
 
     # --- the end of a drain -----------------------------------------------------------------------------------------
@@ -286,6 +292,7 @@ class Switcher:
         )
         if not drained.complete:
             message = f"{service.name}: the drain of {pool.name} was given up after {drained.seconds:.1f}s: not all of it ended."
+        log.info("drained", extra={"fields": {"service": service.name, "pool": pool.name, **drained.to_json()}})
         self._events.emit(
             Draft(type="drained", message=message, service=service.name, pool=pool.name, data=drained.to_json())
         )
@@ -300,10 +307,9 @@ def _target(service: Service, to: str | None) -> int:
 
 
 def _draft(service: Service, old: int, to: int, generation: int, order: _Order) -> Draft:
-    verb = "rolled back" if order.kind == "rolled_back" else "switched"
     return Draft(
         type=order.kind,
-        message=f"{service.name}: {verb} from {POOLS[old]} to {POOLS[to]}{' by force' if order.force else ''}.",
+        message=f"{service.name}: {_WORDS[order.kind]} from {POOLS[old]} to {POOLS[to]}{' by force' if order.force else ''}.",
         service=service.name,
         pool=POOLS[to],
         actor=order.actor,
