@@ -31,6 +31,8 @@ from bgproxy.http1.names import (
 
 #: Longest request line (RFC 9112 section 3 recommends at least 8000 octets): 414 beyond.
 MAX_LINE: Final = 16 * 1024
+#: Empty lines before a request: 400 beyond.
+MAX_EMPTY_LINES: Final = 2
 #: Longest method: 501 beyond.
 MAX_METHOD: Final = 32
 #: A body announced longer than this is taken for an attack on somebody's arithmetic.
@@ -96,6 +98,18 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes, int]:
     if not target or target.translate(None, TARGET):
         raise BadRequest(400, "the target has a character that may not stand there raw")
     return method, target, minor
+
+
+def without_empty_lines(data: bytes) -> bytes:
+    """The bytes of a request without the empty lines before it.
+
+    One is to be ignored (RFC 9112 section 2.2), two are taken by nginx, HAProxy and Caddy alike; more are refused.
+    """
+    for _ in range(MAX_EMPTY_LINES):
+        data = data.removeprefix(b"\r\n")
+    if data.startswith(b"\r\n"):
+        raise BadRequest(400, "empty lines before the request")
+    return data
 
 
 def _digit(char: bytes) -> bool:

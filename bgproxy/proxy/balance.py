@@ -52,28 +52,37 @@ class Ring:
             points.extend((hash_of(f"{upstream}#{point}".encode()), number) for point in range(_POINTS))
         points.sort()
         self._at = [at for at, _ in points]
-        self._number = [number for _, number in points]
+        self.numbers = [number for _, number in points]  # of upstreams, one a point, around the ring
 
     def order(self, key: int) -> list[int]:
         """The numbers of the upstreams in the order in which the key prefers them."""
-        start = bisect_right(self._at, key)
+        start = self.start(key)
         seen: dict[int, None] = {}
-        for number in self._number[start:] + self._number[:start]:
+        for number in self.numbers[start:] + self.numbers[:start]:
             if number not in seen:
                 seen[number] = None
                 if len(seen) == len(self.ids):
                     break
         return list(seen)
 
+    def start(self, key: int) -> int:
+        """Where in `numbers` the order of a key begins; it wraps around."""
+        return bisect_right(self._at, key)
+
 
 def by_hash(pool: Pool, key: int) -> Upstream | None:
     """The first usable upstream in the key's order."""
     if len(pool.ready) <= 1:
         return pool.ready[0] if pool.ready else None
-    for number in pool.ring.order(key):
-        upstream = pool.upstreams[number]
+    numbers = pool.ring.numbers
+    at = pool.ring.start(key)
+    for _ in range(len(numbers)):
+        if at >= len(numbers):
+            at = 0
+        upstream = pool.upstreams[numbers[at]]
         if upstream.usable:
             return upstream
+        at += 1
     return None
 
 

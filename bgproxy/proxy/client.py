@@ -18,6 +18,7 @@ from bgproxy.http1.request import (
     parse_request_fields,
     parse_request_line,
     split_absolute,
+    without_empty_lines,
 )
 from bgproxy.model.connection import CLIENT_STEPS, illegal
 from bgproxy.proxy.answers import answer, wants_json
@@ -82,6 +83,7 @@ class ClientConnection:
         self.trusted = False
         self.id_prefix = b""
         self.number = 0
+        self.head_only = False  # the current request is a HEAD: even our own errors have no body
         self.buffer = b""
         self.running = False
         self.exchange: Exchange | None = None
@@ -96,6 +98,7 @@ class ClientConnection:
         # The memory of the last head (architecture.md): everything that follows from these bytes follows again.
         self.last_block = b"\0"
         self.last_minor = -1
+        self.last_names = context.request_names  # by which it was judged; another table, another judgement
         self.last_fields = RequestFields()
         self.last_head = b""  # what follows the request line, up to the number of the request id
         self.last_fixed_id = False
@@ -259,12 +262,14 @@ class ClientConnection:
     def _head(self, data: bytes) -> None:
         end = data.find(b"\r\n\r\n")
         line_end = data.find(b"\r\n")
-        if line_end == 0:  # one empty line before a request is tolerated (RFC 9112 section 2.2)
-            data = data[2:]
+        if line_end == 0:
+            data = without_empty_lines(data)
+            if not data:
+                if self.state == HEAD:
+                    self.buffer = b"\r\n"
+                return  # still nothing of a request
             end = data.find(b"\r\n\r\n")
             line_end = data.find(b"\r\n")
-            if line_end == 0:
-                raise BadRequest(400, "empty lines before the request")
         if end == -1:
             self._partial(data, line_end)
             return
@@ -297,10 +302,11 @@ class ClientConnection:
         context.now = now
         self.number += 1
         method, target, minor = parse_request_line(data[:line_end])
+        self.head_only = method == b"HEAD"
         block = data[line_end + 2 : end + 2]
         line: bytes
         if target.startswith(b"/") and method != b"CONNECT":
-            if block == self.last_block and minor == self.last_minor:
+            if block == self.last_block and minor == self.last_minor and context.request_names is self.last_names:
                 fields = self.last_fields
             else:
                 fields = parse_request_fields(block, minor, context.request_names, context.limits.headers)
@@ -382,9 +388,11 @@ class ClientConnection:
             if method != b"OPTIONS":
                 raise BadRequest(400, "the target * goes with OPTIONS only")
         else:
-            authority, target = split_absolute(target)
+            authority, path = split_absolute(target)
             if not authority:
                 raise BadRequest(400, "the target is a URL without a host")
+            # For OPTIONS a URL without a path means the server as a whole (RFC 9112 section 3.2.4).
+            target = b"*" if method == b"OPTIONS" and target.endswith(authority) else path
         fields = parse_request_fields(block, minor, context.request_names, context.limits.headers, authority)
         self._remember(b"\0", fields)
         return fields, target
@@ -393,6 +401,7 @@ class ClientConnection:
         """Keep a block with what was decided, and with the head that it makes."""
         self.last_block = block
         self.last_minor = fields.minor
+        self.last_names = self.context.request_names
         self.last_fields = fields
         self.last_memory = None
         self.last_routes = None
@@ -509,9 +518,8 @@ class ClientConnection:
         else:
             request_id = self.request_id()
         close = close or self.last_fields.close or context.stopping or self.eof
-        head_only = exchange is not None and exchange.method == b"HEAD"
         as_json = wants_json(self.last_block)
-        data = answer(status, error, detail, request_id, close=close, as_json=as_json, head_only=head_only)
+        data = answer(status, error, detail, request_id, close=close, as_json=as_json, head_only=self.head_only)
         self.closed_because = detail
         self.write(data)
         if exchange is not None:

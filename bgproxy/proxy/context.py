@@ -66,6 +66,8 @@ class Context:
 
     def set_proxy(self, spec: ProxySpec) -> None:
         """Take what holds for all services."""
+        if spec.limits != self.limits:  # heads that connections remember are judged anew
+            self.request_names = NameTable(self.request_names.extra)
         self.limits = spec.limits
         self.timeouts = spec.timeouts
         self.max_connections = -(-spec.limits.connections // self.workers)
@@ -85,6 +87,7 @@ class Context:
                 for pool in service.pools:
                     gone += pool.upstreams
                     pool.ready = []
+                    pool.gone = True
                     for upstream in pool.upstreams:
                         upstream.usable = False  # its connections are not kept when their requests end
         for spec in specs:
@@ -158,15 +161,17 @@ class Context:
         """Count one more in flight, at once, where a drain can see it."""
         count = pool.in_flight[kind] + 1
         pool.in_flight[kind] = count
-        self.cells[layout.pool_base(pool.service.slot, pool.index) + kind] = count
-        pool.dirty = True
+        if not pool.gone:
+            self.cells[layout.pool_base(pool.service.slot, pool.index) + kind] = count
+            pool.dirty = True
 
     def leave(self, pool: Pool, kind: int) -> None:
         """Count one less."""
         count = pool.in_flight[kind] - 1
         pool.in_flight[kind] = count
-        self.cells[layout.pool_base(pool.service.slot, pool.index) + kind] = count
-        pool.dirty = True
+        if not pool.gone:
+            self.cells[layout.pool_base(pool.service.slot, pool.index) + kind] = count
+            pool.dirty = True
 
     def report(self, upstream: Upstream, reason: str) -> None:
         """An upstream failed a live request."""

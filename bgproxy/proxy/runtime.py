@@ -86,6 +86,7 @@ class Pool:
         self.seen_before: set[bytes] = set()  # and of the minute before
         self.fresh = 0  # how many of `seen` are not in `seen_before`
         self.dirty = False
+        self.gone = False  # its service was taken away: its cells may be another's
 
     def __repr__(self) -> str:
         return f"<Pool {self.service.name}/{self.name} ready={len(self.ready)} in_flight={self.in_flight}>"

@@ -240,6 +240,8 @@ class UpstreamConnection:
             if end == -1:
                 if len(data) > MAX_HEAD:
                     raise BadResponse(f"a response head of more than {MAX_HEAD} bytes")
+                if data.count(b"\n") != data.count(b"\r\n"):
+                    raise BadResponse("a bare LF in the header")  # now, since the end of such a head may never come
                 self.buffer = data
                 if exchange.progress == NOTHING:
                     exchange.progress = INTERIM  # something has come: no retry from here on
@@ -270,6 +272,8 @@ class UpstreamConnection:
             if exchange.fields.minor:  # a 1.0 client knows none (RFC 9110 section 15.2)
                 exchange.client.write(response.forwarded + b"\r\n")
             data = data[end + 4 :]
+            if data.startswith(b"\r\n"):  # some servers end a 100 with one empty line too many
+                data = data[2:]
             if not data:
                 return
 

@@ -20,11 +20,6 @@ CORPORA = Path(os.environ.get("BGPROXY_CORPORA") or Path(__file__).parents[3] / 
 
 #: Where we differ on purpose: (suite, name) -> why. A row here that does not differ any more fails the test.
 ON_PURPOSE = {
-    (
-        "llhttp-request",
-        "connection/CRLF between requests, implicit `keep-alive`",
-    ): "one empty line is tolerated, not two",
-    ("llhttp-request", "lenient-headers/Second request header value (lenient)"): "one empty line is tolerated, not two",
     ("llhttp-request", "transfer-encoding/No extension after semicolon"): "extensions are dropped, so not parsed",
     ("llhttp-response", "transfer-encoding/No extension after semicolon"): "extensions are dropped, so not parsed",
     (

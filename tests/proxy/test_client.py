@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 
 import pytest
 from support.dataplane import OK, DataPlane, get, until
@@ -345,6 +344,82 @@ async def test_any_split_of_the_bytes_gives_the_same() -> None:
             wire.close()
 
 
-def test_settings_are_values() -> None:
-    """Specs compare by value: that is how the controller sees what changed."""
-    assert dataclasses.replace(schema.Limits()) == schema.Limits()
+@pytest.mark.parametrize("hosts", [("other.test",), ()])
+async def test_head_has_no_body_in_errors_of_our_own(hosts: tuple[str, ...]) -> None:
+    """HEAD answered by ourselves, 404 or 503, has the headers of the error and no body: the connection stays in step."""
+    async with DataPlane() as plane:
+        await plane.serve((), hosts=hosts)
+        wire = await plane.connect()
+        wire.send(get(method="HEAD") + get())
+        first = await wire.response(head_only=True)
+        second = await wire.response()
+        assert first.status == second.status == (404 if hosts else 503)
+        assert first.get("content-length") == second.get("content-length")
+
+
+async def test_a_refused_head_has_no_body() -> None:
+    """A malformed HEAD is refused without a body, too."""
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(OK))
+        wire = await plane.connect()
+        wire.send(b"HEAD / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        assert (await wire.head()).status == 400
+        assert await wire.ended() == b""
+
+
+async def test_a_kept_connection_sees_a_new_preview_header() -> None:
+    """A header that a service has begun to ask for counts for requests over connections that were there before."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        green = await plane.upstream(OK)
+        spec = await plane.serve(blue, green)
+        wire = await plane.connect()
+        for header in ("X-BGProxy-Pool", "X-New"):
+            spec = plane.change(spec, preview=schema.Preview(header=header))
+            wire.send(get("/", "X-New: green"))
+            assert (await wire.response()).status == 200
+        assert (len(blue.heads), len(green.heads)) == (1, 1)
+
+
+async def test_empty_lines_between_requests_are_ignored() -> None:
+    """One or two empty lines before a request are passed over (RFC 9112 section 2.2), three are refused."""
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(OK))
+        wire = await plane.connect()
+        wire.send(get() + b"\r\n" + get() + b"\r\n\r\n" + get() + b"\r\n\r\n\r\n" + get())
+        assert [(await wire.response()).status for _ in range(4)] == [200, 200, 200, 400]
+
+
+async def test_an_empty_line_is_no_request() -> None:
+    """After an empty line a connection is as idle as before: it is closed without a word, not with 408."""
+    async with DataPlane(timeouts=schema.Timeouts(header=0.1, client_idle=0.3)) as plane:
+        await plane.serve(await plane.upstream(OK))
+        wire = await plane.connect()
+        wire.send(get())
+        await wire.response()
+        wire.send(b"\r\n")
+        assert await wire.ended() == b""
+
+
+async def test_options_of_a_url_without_a_path_is_for_the_server() -> None:
+    """`OPTIONS http://host` goes on as `OPTIONS *` (RFC 9112 section 3.2.4)."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        await plane.serve(blue)
+        await plane.ask(get("http://shop.test", method="OPTIONS"))
+        await plane.ask(get("http://shop.test/", method="OPTIONS"))
+        await plane.ask(get("http://shop.test"))
+        assert [head.split(b"\r\n")[0] for head in blue.heads] == [
+            b"OPTIONS * HTTP/1.1",
+            b"OPTIONS / HTTP/1.1",
+            b"GET / HTTP/1.1",
+        ]
+
+
+async def test_a_request_without_a_host_gets_one() -> None:
+    """HTTP/1.0 without Host is served by the service for any host, and goes on with a Host, as HTTP/1.1 has to."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        await plane.serve(blue)
+        assert (await plane.ask(b"GET / HTTP/1.0\r\n\r\n")).status == 200
+        assert b"Host: localhost\r\n" in blue.heads[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 from support.dataplane import OK, DataPlane, get, pool_spec, reset, until
@@ -30,8 +31,6 @@ async def test_an_upstream_that_stays_keeps_its_connections() -> None:
 
 async def test_a_request_in_flight_outlives_its_upstream_and_its_service() -> None:
     """What is in flight to an upstream, or of a service, that is taken away ends in peace."""
-    import asyncio
-
     gate = asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,3 +104,33 @@ async def test_what_is_in_flight_is_seen_at_once() -> None:
         await until(lambda: cells[layout.pool_base(0, 0) + layout.IN_FLIGHT] == 1)
         reset(wire.writer)
         await until(lambda: cells[layout.pool_base(0, 0) + layout.IN_FLIGHT] == 0)
+
+
+async def test_a_service_that_is_gone_leaves_the_cells_to_its_successor() -> None:
+    """What a removed service still has in flight is not counted in a slot that is another's by then."""
+    gate = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await gate.wait()
+        writer.write(OK)
+        await reader.read()
+
+    async with DataPlane() as plane:
+        shop = await plane.serve(await plane.upstream(slow), hosts=("shop.test",))
+        cells = plane.context.cells
+        one = await plane.connect()
+        one.send(get())
+        await until(lambda: cells[layout.pool_base(0, 0)] == 1)
+        api = dataclasses.replace(shop, name="api", hosts=("api.test",))
+        plane.context.set_services((api,), (), whole=True)
+        assert cells[layout.pool_base(0, 0)] == 0
+        two = await plane.connect()
+        two.send(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n")
+        await until(lambda: cells[layout.pool_base(0, 0)] == 1)
+        one.close()
+        gate.set()
+        assert (await two.response()).status == 200
+        await until(lambda: cells[layout.pool_base(0, 0)] == 0)
+        plane.context.flush()
+        assert cells[layout.pool_base(0, 0)] == 0

@@ -16,6 +16,7 @@ from bgproxy.http1.request import (
     parse_request_fields,
     parse_request_line,
     split_absolute,
+    without_empty_lines,
 )
 from bgproxy.http1.response import parse_response_head
 
@@ -62,9 +63,7 @@ def read_connection(data: bytes) -> Reading:
 
 
 def _read_one(reading: Reading, data: bytes) -> bytes:
-    data = data.removeprefix(b"\r\n")
-    if data.startswith(b"\r\n"):
-        raise BadRequest(400, "empty lines before the request")
+    data = without_empty_lines(data)
     if not data:
         return b""
     end = data.find(b"\r\n\r\n")
