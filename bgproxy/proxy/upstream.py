@@ -236,6 +236,8 @@ class UpstreamConnection:
             data = self.buffer + data
             self.buffer = b""
         while True:
+            if self.interims and data.startswith(b"\r\n"):  # some servers end a 100 with one empty line too many
+                data = data[2:]
             end = data.find(b"\r\n\r\n")
             if end == -1:
                 if len(data) > MAX_HEAD:
@@ -272,8 +274,6 @@ class UpstreamConnection:
             if exchange.fields.minor:  # a 1.0 client knows none (RFC 9110 section 15.2)
                 exchange.client.write(response.forwarded + b"\r\n")
             data = data[end + 4 :]
-            if data.startswith(b"\r\n"):  # some servers end a 100 with one empty line too many
-                data = data[2:]
             if not data:
                 return
 
