@@ -41,6 +41,11 @@ class Upstream:
         return f"<Upstream {self.id} {self.state.value}{' ejected' if self.ejected else ''}>"
 
     @property
+    def family(self) -> str:
+        """Of its address: "4", "6", or "" for a socket's path."""
+        return "" if isinstance(self.address, str) else "6" if ":" in self.address[0] else "4"
+
+    @property
     def by_hand(self) -> bool:
         """Whether an operator has taken it out."""
         return self.state in _BY_HAND
@@ -115,8 +120,21 @@ class Pool:
 
     def troubles(self) -> list[str]:
         """One line for each upstream that is not up and should be."""
-        lines = [trouble for upstream in self.upstreams if (trouble := upstream.trouble())]
+        spare = self._spare_families()
+        lines = [
+            trouble
+            for upstream in self.upstreams
+            if (upstream.url, upstream.family) not in spare and (trouble := upstream.trouble())
+        ]
         return lines + [f"{url}: {reason}" for url, reason in self.unresolved]
+
+    def _spare_families(self) -> set[tuple[str, str]]:
+        """Of names with IPv4 and IPv6 addresses, the family that nobody answers on, while somebody does on the other.
+
+        `localhost` is both on most machines, and many a server listens on one alone: that is no trouble.
+        """
+        up = {(upstream.url, upstream.family) for upstream in self.upstreams if upstream.is_up}
+        return {(url, "6" if family == "4" else "4") for url, family in up} - up
 
     def refresh(self) -> None:
         """Let the state follow the health, where it depends on that."""

@@ -78,6 +78,23 @@ def test_every_upstream_that_is_not_up_is_a_trouble_with_its_reason() -> None:
     assert not pool.healthy
 
 
+def test_a_name_of_both_families_is_healthy_on_the_one_that_is_served() -> None:
+    """As localhost is; but one that is down among others of its family is a trouble, and so is a name that nobody serves."""
+    pool = Pool("blue")
+    addresses = (("four", "127.0.0.1"), ("six", "::1"), ("second", "127.0.0.2"))
+    put(pool, *(Place(f"localhost:1~{name}", "http://localhost:1", (address, 1)) for name, address in addresses[:2]))
+    four, six = pool.upstreams
+    six.step(UpstreamEvent.FELL)
+    assert not pool.healthy
+    four.step(UpstreamEvent.ROSE)
+    assert pool.healthy
+    put(pool, *(Place(f"localhost:1~{name}", "http://localhost:1", (address, 1)) for name, address in addresses))
+    pool.upstreams[2].step(UpstreamEvent.FELL)
+    assert pool.troubles() == ["localhost:1~second: down"]
+    four.step(UpstreamEvent.FELL)
+    assert len(pool.troubles()) == 3
+
+
 def test_a_pool_without_upstreams_is_not_healthy() -> None:
     """Nothing to complain of is not enough."""
     assert not Pool("green").healthy
