@@ -107,7 +107,8 @@ class Family:
 
     def _bear(self, child: Child) -> None:
         """Start a child; if the system cannot, try again as after a crash."""
-        first = child.started_at == 0.0
+        again = child.started_at > 0.0
+        child.restarts += again  # before the fork: a controller looks at its birth whether it is the first
         child.started_at = self._now()
         child.due = None
         try:
@@ -118,13 +119,13 @@ class Family:
                     self._bear_worker(child, theirs) if child.role == "worker" else self._bear_controller(theirs)
                 )
         except OSError as error:
+            child.restarts -= again
             delay = child.died(self._now())
             fields = {"cause": error.strerror, "again_in": f"{delay:g}s"}
             log.error("cannot start %s", child.name, extra={"fields": fields})  # noqa: TRY400 - the cause says it all
             return
         self._selector.register(ours, selectors.EVENT_READ)
-        if not first:
-            child.restarts += 1
+        if again:
             log.info("%s restarted", child.name, extra={"fields": {"child_pid": child.pid, "restarts": child.restarts}})
         self._tell({"children": self._census()})
 

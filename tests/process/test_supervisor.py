@@ -90,6 +90,7 @@ def program(tmp_path) -> Iterator[Callable[..., Program]]:
         # The fakes end when their leashes do, so no pid but the supervisor's need be killed.
         each.process.kill()
         each.process.wait()
+        print(each.log())  # pytest shows it when the test has failed
 
 
 def test_serves_links_everyone_and_stops_with_0(program):
@@ -142,6 +143,7 @@ def test_restarted_worker_is_linked_anew(program):
     pids = it.serving()["worker_pids"]
     os.kill(pids[1], signal.SIGKILL)
     eventually(lambda: it.admin()["hellos"].get("1", f"1 {pids[1]}") != f"1 {pids[1]}")
+    eventually(lambda: it.admin()["children"]["workers"][1]["restarts"] == 1)
     state = it.admin()
     assert {"lost": 1} in state["heard"]
     new = int(state["hellos"]["1"].split()[1])
@@ -160,9 +162,10 @@ def test_restarted_controller_gets_links_to_all_workers(program):
     os.kill(serving["controller_pid"], signal.SIGKILL)
     hellos = {"0": f"0 {pids[0]}", "1": f"1 {pids[1]}"}
     eventually(lambda: it.admin()["hellos"] == hellos)
-    controller = it.admin()["children"]["controller"]
-    assert controller["restarts"] == 1
-    assert controller["pid"] != serving["controller_pid"]
+    state = it.admin()
+    assert state["born"]["controller"]["restarts"] == 1  # it knew from its birth that it is not the first
+    eventually(lambda: it.admin()["children"]["controller"] == {"pid": state["pid"], "restarts": 1})
+    assert state["pid"] != serving["controller_pid"]
     eventually(lambda: it.data()["linked"])
 
 

@@ -10,6 +10,7 @@ tells what it knows of its family. `stubborn` workers ignore SIGTERM; with `refu
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import pickle
@@ -103,10 +104,16 @@ class FakeChild:
             former.close()
         self.links[index] = link
 
-    def on_link(self, index: int, link: socket.socket) -> None:
-        if not link.recv(4096):
+    def on_link(self, index: int, link: socket.socket) -> bytes:
+        """What came over a link; nothing at its end, which a killed peer makes a reset."""
+        try:
+            data = link.recv(4096)
+        except ConnectionResetError:
+            data = b""
+        if not data:
             del self.links[index]
             link.close()
+        return data
 
     def accept(self, sock: socket.socket) -> bool:
         try:
@@ -127,7 +134,7 @@ class FakeChild:
     def obey(self, command: bytes) -> None: ...
 
     def answer(self, client: socket.socket) -> None:
-        with client:
+        with client, contextlib.suppress(ConnectionError):
             client.sendall(json.dumps({"pid": os.getpid(), **self.about()}).encode())
 
     def about(self) -> dict[str, Any]:
@@ -142,7 +149,8 @@ class FakeWorker(FakeChild):
 
     def take_link(self, index: int, link: socket.socket) -> None:
         super().take_link(index, link)
-        link.sendall(f"{self.index} {os.getpid()}\n".encode())
+        with contextlib.suppress(ConnectionError):  # the controller is dead again already
+            link.sendall(f"{self.index} {os.getpid()}\n".encode())
 
     def about(self) -> dict[str, Any]:
         return {
@@ -156,19 +164,18 @@ class FakeController(FakeChild):
     def __init__(self, birth: ControllerBirth) -> None:
         super().__init__(birth.leash, birth.listeners)
         self.config = birth.config
-        self.children: Any = birth.children
+        self.born = self.children = birth.children
         self.hellos: dict[int, str] = {}
         for index, link in birth.links.items():
             self.take_link(index, link)
 
-    def on_link(self, index: int, link: socket.socket) -> None:
-        data = link.recv(4096)
+    def on_link(self, index: int, link: socket.socket) -> bytes:
+        data = super().on_link(index, link)
         if data:
             self.hellos[index] = data.decode().strip()
         else:
             self.hellos.pop(index, None)
-            del self.links[index]
-            link.close()
+        return data
 
     def on_message(self, message: dict[str, Any]) -> None:
         self.children = message.get("children", self.children)
@@ -182,6 +189,7 @@ class FakeController(FakeChild):
         return {
             "hellos": self.hellos,
             "children": self.children,
+            "born": self.born,
             "heard": self.heard,
             "hangups": self.hangups,
             "state_dir": self.config.state_dir,
