@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from support.control_room import ALICE, ControlRoom
@@ -13,9 +16,11 @@ from support.waiting import eventually_async
 
 from bgproxy.config.schema import Config, Pool, Pools, Service
 from bgproxy.control import controller as module
+from bgproxy.control import store as store_module
 from bgproxy.control.controller import Controller
 from bgproxy.control.statefile import encode
 from bgproxy.errors import StartError, StateError, Unavailable
+from bgproxy.switchboard import layout
 from bgproxy.switchboard.board import Switchboard
 from bgproxy.switchboard.messages import DrainPool, Snapshot
 from bgproxy.switchboard.wiring import ControllerBirth
@@ -181,6 +186,55 @@ async def test_the_time_of_the_last_switch_outlives_the_whole_program(room):
     old.close()
 
 
+async def test_a_drain_that_is_long_over_is_not_resumed(room):
+    """A tester previews the old pool hours after the switch: a restart neither cuts him nor tells of a drain."""
+    await room.controller.switch({"shop": "green"}, actor=ALICE)
+    await eventually_async(lambda: room.pool("shop", "blue")["state"] == "standby")
+    slot = room.slot()
+    room.board.cells[layout.WORDS + 2 * slot + 1] = 1  # microseconds: long before every deadline
+    room.workers[0].in_flight(slot, BLUE, 0, 1)
+    for worker in room.workers:
+        worker.heard.clear()
+    last = room.controller.events.last_id
+    await room.restart()
+    assert room.pool("shop", "blue")["drain"] is None
+    assert not any(worker.of(DrainPool) for worker in room.workers)
+    assert [event for event in room.controller.events.since(last) or () if event["type"] == "drained"] == []
+
+
+async def test_a_full_disk_does_not_keep_a_controller_from_coming_back(room, monkeypatch):
+    """It has read who is live: it checks, shows and ejects; only changes are refused, until there is room again."""
+    await room.controller.switch({"shop": "green"}, actor=ALICE)
+    await room.close()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "os", SimpleNamespace(**{**vars(os), "fsync": full}))
+        await room.open()
+        await room.until_healthy()
+        assert room.everywhere() == ("green", "green", "green")
+        with pytest.raises(StateError, match="No space left on device"):
+            await room.controller.switch({"shop": "blue"}, actor=ALICE)
+        assert room.everywhere() == ("green", "green", "green")
+    await room.controller.switch({"shop": "blue"}, actor=ALICE)
+    assert room.everywhere() == ("blue", "blue", "blue")
+
+
+async def test_a_first_start_on_a_full_disk_is_refused(make, monkeypatch):
+    """Nothing was ever written: who would be live after the next restart is not known."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    controller = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "os", SimpleNamespace(**{**vars(os), "fsync": full}))
+        with pytest.raises(StateError, match="No space left on device"):
+            await controller.start()
+
+
 async def test_event_ids_rise_over_restarts(room):
     """Followers resume by them."""
     last = room.controller.events.last_id
@@ -245,7 +299,7 @@ async def test_a_worker_that_failed_an_upstream_is_heard(room):
     await room.controller.set_pool("shop", "blue", version=None, upstreams=[first.url, second], actor=ALICE)
     room.workers[0].say(UpstreamFailed(first.id, "shop", BLUE, 5, "connection reset"))
     await eventually_async(lambda: room.pool("shop", "blue")["upstreams"][0]["ejected"])
-    assert not room.workers[0].services["shop"].pools[BLUE].upstreams[0].usable
+    await eventually_async(lambda: not room.workers[0].services["shop"].pools[BLUE].upstreams[0].usable)
 
 
 # --- what it leaves behind ------------------------------------------------------------------------------------------

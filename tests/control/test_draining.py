@@ -238,6 +238,9 @@ async def test_closing_leaves_the_deadlines_to_the_workers(office, workers):
     workers[0].in_flight(0, 0, REQUESTS, 1)
     office.drains.begin(office.service, 0, 1000.0)
     ending = office.drains.ending("shop", 0)
+    await eventually_async(lambda: all(worker.draining for worker in workers))
     await office.drains.close()
     assert ending.done()
     assert not ending.result().complete
+    await office.links.acknowledged()
+    assert all(worker.draining == {("shop", 0): 1000.0} for worker in workers)

@@ -257,6 +257,24 @@ async def test_a_stopped_worker_leaves_everything_as_it_was(room, file):
     await reload(room)
 
 
+async def test_a_reload_cannot_take_every_upstream_from_the_live_pool(room, file):
+    """The file says that blue is live and empties green, but green is live by a switch: nothing is changed."""
+    await room.controller.switch({"shop": "green"}, actor=ALICE)
+    shop = room.config.services["shop"]
+    emptied = replace(shop, pools=Pools(blue=shop.pools.blue, green=Pool(version="2.0")))
+    file(replace(room.config, services={**room.config.services, "shop": emptied}))
+    generation = room.controller.generation("shop")
+    with pytest.raises(Refused) as caught:
+        await room.controller.reload(actor=ALICE)
+    assert caught.value.details == ["shop: green is live and would be left without upstreams"]
+    assert room.everywhere() == ("green", "green", "green")
+    assert room.controller.generation("shop") == generation
+    assert room.pool("shop", "green")["upstreams"]
+    await room.controller.switch({"shop": "blue"}, actor=ALICE)
+    await room.controller.reload(actor=ALICE)
+    assert room.pool("shop", "green")["upstreams"] == []
+
+
 async def test_more_upstreams_than_there_is_room_for_are_refused(room, file, another, monkeypatch):
     """Before anything is changed."""
     before = picture(room)
