@@ -138,6 +138,9 @@ class ControlRoom:
         for name in self._names:
             await self.until(name, "blue", healthy=True)
             await self.until(name, "green", healthy=True)
+        # What the last check changed has reached the workers too, so that a test's picture of before is complete.
+        self.controller._publisher.publish()
+        await self.controller._links.acknowledged()
 
     async def until(self, name: str, pool: str, *, healthy: bool) -> None:
         await eventually_async(lambda: self.pool(name, pool)["healthy"] is healthy, what=f"{name}/{pool} {healthy=}")
