@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+REQUIREMENTS := $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 # The package is installed as users install it, not as links into this tree, and again when one of these has changed.
@@ -37,16 +38,17 @@ $(VENV)/.created:
 $(VENV)/.runtime: $(VENV)/.created $(SOURCES)
 	@echo 'installing bgproxy (compiling takes a minute)'
 	@rm -rf build $(VENV)/wheel
-	@$(PIP) wheel --no-deps --wheel-dir $(VENV)/wheel .
+	@$(REQUIREMENTS)["dependencies"], sep="\n")' > $(VENV)/runtime.txt
+	@$(PIP) wheel --no-deps --wheel-dir $(VENV)/wheel . & wheel=$$!; \
+	  $(PIP) install -r $(VENV)/runtime.txt; libraries=$$?; wait $$wheel && exit $$libraries
 	@$(PIP) install --force-reinstall --no-deps $(VENV)/wheel/*.whl
-	@$(PIP) install $(VENV)/wheel/*.whl
 	@rm -rf build bgproxy.egg-info
 	@$(BIN)/bgproxy version
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.created pyproject.toml
 	@echo 'installing what tests and checks need'
-	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["dev"], sep="\n")' > $(VENV)/dev.txt
+	@$(REQUIREMENTS)["optional-dependencies"]["dev"], sep="\n")' > $(VENV)/dev.txt
 	@$(PIP) install -r $(VENV)/dev.txt
 	@touch $@
 
