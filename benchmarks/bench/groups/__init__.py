@@ -1,0 +1,1 @@
+"""The groups of figures: cost, switch, scale, memory."""
