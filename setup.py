@@ -38,6 +38,9 @@ HOT = [
     "bgproxy/proxy/upstream.py",
 ]
 
+#: Commands of setuptools that build something.
+BUILDING = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
+
 
 def compiler() -> bool:
     """Whether a C compiler can be run, and the headers of this Python are there."""
@@ -48,6 +51,8 @@ def compiler() -> bool:
 
 def modules() -> list[object]:
     """The extension modules to build; none for an interpreted installation."""
+    if not BUILDING.intersection(sys.argv):  # asked for metadata only, which takes no compiler
+        return []
     wish = os.environ.get("BGPROXY_COMPILE", "")
     if wish == "0":
         print("bgproxy: BGPROXY_COMPILE=0: the hot path stays interpreted", file=sys.stderr)
@@ -57,7 +62,7 @@ def modules() -> list[object]:
         return []
     from mypyc.build import mypycify  # noqa: PLC0415 - needed for this alone
 
-    built: list[object] = mypycify(HOT, opt_level=os.environ.get("BGPROXY_OPT_LEVEL", "2"), strip_asserts=False)
+    built: list[object] = mypycify(HOT, opt_level="2", debug_level="0", strip_asserts=False)
     return built
 
 
