@@ -138,6 +138,12 @@ class ControlRoom:
         for name in self._names:
             await self.until(name, "blue", healthy=True)
             await self.until(name, "green", healthy=True)
+        await self.told()
+
+    async def told(self) -> None:
+        """Every worker knows what the controller knows: what was published before has been taken."""
+        await asyncio.sleep(0)  # what is due in this turn of the loop goes out
+        await eventually_async(self.controller._links.flush, what="flush")
         # What the last check changed has reached the workers too, so that a test's picture of before is complete.
         self.controller._publisher.publish()
         await self.controller._links.acknowledged()
