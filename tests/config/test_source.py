@@ -91,12 +91,13 @@ def test_a_load_has_a_deadline(tmp_path):
         source.load(str(pipe), None, deadline=0.3)
 
 
-def test_a_checker_that_fails_is_said_so(file, monkeypatch):
+def test_a_checker_that_fails_is_said_so(file, monkeypatch, tmp_path):
     """When the child breaks, the operator reads its last word, and no traceback."""
-    monkeypatch.setattr(sys, "path", ["/nowhere"])
+    (tmp_path / "yaml.py").write_text("raise ImportError('a broken library')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     with pytest.raises(ConfigError) as caught:
         source.load(str(file), None)
-    assert "the checker ended with status 1 and no answer: " in str(caught.value)
+    assert "the checker ended with status 1 and no answer: ImportError: a broken library" in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
 

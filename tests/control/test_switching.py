@@ -74,13 +74,15 @@ async def test_a_switch_is_in_memory_on_the_board_and_on_the_disk_when_it_answer
 async def test_the_disk_comes_before_the_board(room, monkeypatch):
     """At the moment of the commit a restart would already find the new state: no order of crashes loses an answer."""
     seen = []
-    commit = room.board.commit
 
-    def spy(*args, **kwargs):
-        seen.append(("blue", "green")[room.on_disk().services["shop"].live])
-        return commit(*args, **kwargs)
+    class Spy:  # a compiled class lets nobody replace its methods
+        workers = room.board.workers
 
-    monkeypatch.setattr(room.board, "commit", spy)
+        def commit(self, *args):
+            seen.append(("blue", "green")[room.on_disk().services["shop"].live])
+            return room.board.commit(*args)
+
+    monkeypatch.setattr(room.controller._parts.switcher, "_board", Spy())
     await switch(room)
     assert seen == ["green"]
 
