@@ -13,13 +13,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import backend, machine, proxies
-from bench.groups import cost
+from bench import backend, machine, proxies, report
+from bench.groups import cost, memory, scale, switch
 from bench.places import BENCHMARKS, REPOSITORY, raise_descriptors
 from bench.program import ProgramError
 from bench.setting import Setting, Tools
 
-GROUPS = {"cost": cost.measure}
+GROUPS = {"cost": cost.measure, "switch": switch.measure, "scale": scale.measure, "memory": memory.measure}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,8 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    print(f"written: {args.out / 'results.json'}")
-    return 0
+    print(f"written: {', '.join(str(path) for path in report.write(result, args.out))}")
+    return 1 if result["failed"] else 0
 
 
 def _setting(stack: ExitStack, args: argparse.Namespace, tools: Tools) -> Setting:
@@ -128,9 +128,14 @@ def _measure(setting: Setting, groups: list[str], peers: list[str], builds: list
             "load_cores": setting.load_cores,
             "load_average": os.getloadavg()[0],
         },
+        "failed": {},
         "groups": {},
     }
     for group in groups:
-        result["groups"][group] = GROUPS[group](setting, say, names)
+        try:
+            result["groups"][group] = GROUPS[group](setting, say, names)
+        except (ProgramError, OSError) as error:  # the other groups' figures are not lost by it
+            result["failed"][group] = str(error).splitlines()[0][:300]
+            say(f"failed: {group}: {error}")
     result["seconds"] = round(time.monotonic() - began)
     return result

@@ -72,6 +72,9 @@ class Program:
         except subprocess.TimeoutExpired:
             raise ProgramError(f"{self.name} has not ended after {seconds:g} s: {self.command}") from None
 
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
     def check(self) -> None:
         """`ProgramError` if it has ended."""
         if self._process.poll() is not None:

@@ -36,6 +36,11 @@ def choose(tools: Tools, peers: Sequence[str], builds: Sequence[str]) -> tuple[l
     return here, missing
 
 
+def kind(name: str) -> type[Proxy]:
+    """Of a proxy's name."""
+    return PEERS.get(name, Bgproxy)
+
+
 def make(name: str, *arguments, **more) -> Proxy:
     """A proxy by its name, started."""
     if name in PEERS:

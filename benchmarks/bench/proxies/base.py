@@ -22,6 +22,9 @@ class Proxy:
     name: ClassVar[str] = ""
     websockets: ClassVar[bool] = True
     way: ClassVar[str] = ""  # how it is switched; "" where it cannot be
+    #: Whether clients' connections outlive its switches. h2load opens none anew, so that each switch of the others has a
+    #: run of h2load of its own.
+    keeps: ClassVar[bool] = True
 
     def __init__(self, setting: Setting, stack: ExitStack, *, blue: int = 0, green: int = 0, workers: int = 1):
         self.setting = setting

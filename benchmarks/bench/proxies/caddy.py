@@ -10,7 +10,7 @@ from bench.setting import Tools
 class Caddy(Proxy):
     name = "caddy"
     way = "PATCH /id/live/upstreams on the admin API"
-    api: Api | None = None
+    keeps = False
 
     @classmethod
     def version(cls, tools: Tools) -> list[str]:

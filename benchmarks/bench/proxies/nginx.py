@@ -14,6 +14,7 @@ from bench.templates import render_file
 class Nginx(Proxy):
     name = "nginx"
     way = "the include file rewritten, then a reload (SIGHUP)"
+    keeps = False
 
     @classmethod
     def version(cls, tools: Tools) -> list[str]:
