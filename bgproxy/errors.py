@@ -1,16 +1,16 @@
 """The exceptions of bgproxy, for every floor.
 
-    BgproxyError
-    ├── ConfigError        the configuration has mistakes (all of them, in `.mistakes`)    exit 2
-    ├── StartError         this process cannot start: an address is taken, state unreadable exit 2
-    ├── StateError         the state store cannot be read or written
-    ├── Refused            a change was refused as things stand; nothing was changed        exit 4
-    │   ├── NotHealthy     the pool that was asked for is not fit to be live (409)
-    │   ├── Busy           another change of the same service runs (409)
-    │   └── Stale          the caller's generation is not the current one (412)
-    ├── NotFound           no such service, pool or upstream (404)
-    ├── Invalid            a value in a request is not allowed (422)
-    └── Unavailable        a worker did not answer in time; nothing was changed (503)
+BgproxyError
+├── ConfigError        the configuration has mistakes (all of them, in `.mistakes`)    exit 2
+├── StartError         this process cannot start: an address is taken, state unreadable exit 2
+├── StateError         the state store cannot be read or written
+├── Refused            a change was refused as things stand; nothing was changed        exit 4
+│   ├── NotHealthy     the pool that was asked for is not fit to be live (409)
+│   ├── Busy           another change of the same service runs (409)
+│   └── Stale          the caller's generation is not the current one (412)
+├── NotFound           no such service, pool or upstream (404)
+├── Invalid            a value in a request is not allowed (422)
+└── Unavailable        a worker did not answer in time; nothing was changed (503)
 """
 
 from __future__ import annotations
