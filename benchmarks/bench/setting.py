@@ -68,8 +68,7 @@ class Setting:
 
 
 def command_of(group: str, scenario: str = "") -> str:
-    """What gives a figure."""
-    return (
-        f"{Path(sys.executable).relative_to(REPOSITORY) if Path(sys.executable).is_relative_to(REPOSITORY) else 'python'} benchmarks/run.py {group}"
-        + (f" --only {scenario}" if scenario else "")
-    )
+    """What gives a figure, typed in the root of the repository."""
+    python = Path(sys.executable)
+    shown = python.relative_to(REPOSITORY) if python.is_relative_to(REPOSITORY) else "python"
+    return f"{shown} benchmarks/run.py {group}" + (f" --only {scenario}" if scenario else "")

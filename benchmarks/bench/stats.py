@@ -46,13 +46,3 @@ def ratios(values: Sequence[float], base: Sequence[float]) -> Spread | None:
     if not values or len(values) != len(base) or any(below <= 0 for below in base):
         return None
     return spread([value / below for value, below in zip(values, base, strict=True)])
-
-
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Of the least-squares line through (x, y); `ValueError` where all x are the same."""
-    mean_x = sum(x for x, _ in points) / len(points)
-    mean_y = sum(y for _, y in points) / len(points)
-    width = sum((x - mean_x) ** 2 for x, _ in points)
-    if width == 0:
-        raise ValueError("all x are the same")
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / width
