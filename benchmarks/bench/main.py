@@ -34,7 +34,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, help="of one measurement (2; quick: 1)")
     made.add_argument("--only", default="", metavar="SCENARIO,...", help="these scenarios of the groups")
     made.add_argument("--peers", default="", metavar="NAME,...", help=f"{', '.join(proxies.PEERS)}, none")
-    made.add_argument("--builds", default="compiled,interpreted", metavar="NAME,...", help="of bgproxy")
+    made.add_argument(
+        "--builds", default="", metavar="NAME,...", help="of bgproxy: compiled,interpreted (quick: compiled)"
+    )
     made.add_argument("--compiled-python", default=own, help="the Python that bgproxy is installed in, compiled")
     made.add_argument("--interpreted-python", default=own, help="the Python that runs the source tree")
     made.add_argument(
@@ -51,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser()
     args = options.parse_args(arguments)
     groups = args.groups or list(GROUPS)
-    builds = [build for build in args.builds.split(",") if build]
+    builds = args.builds.split(",") if args.builds else ["compiled"] if args.quick else list(proxies.BUILDS)
     peers = args.peers.split(",") if args.peers else ["nginx", "haproxy"] if args.quick else list(proxies.PEERS)
     for what, names, known in (
         ("group", groups, GROUPS),

@@ -85,7 +85,8 @@ def parse_probes(text: str) -> list[Probe]:
 def last_on_old(probes: Sequence[Probe], switches: Sequence[Switch]) -> list[float]:
     """For each switch: milliseconds from the call to the sending of the last request that the old pool answered.
 
-    At least 0: a request that the old pool answers before the call is none of the switch's business.
+    At least 0: a request that the old pool answers before the call is none of the switch's business. Nor is one that was
+    under way at the next call, which makes the old pool the new one.
     """
     found = []
     for index, switch in enumerate(switches):
@@ -93,7 +94,7 @@ def last_on_old(probes: Sequence[Probe], switches: Sequence[Switch]) -> list[flo
         first = bisect.bisect_left(probes, switch.called, key=lambda probe: probe.sent)
         last = switch.called
         for probe in probes[first:]:
-            if probe.sent >= end:
+            if probe.sent + probe.took >= end:
                 break
             if probe.answered and probe.what != switch.to:
                 last = probe.sent

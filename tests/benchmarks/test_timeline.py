@@ -38,6 +38,7 @@ def test_last_on_old():
     probes = [
         *(Probe(99.999, "blue", 0.001), Probe(100.001, "blue", 0.001), Probe(100.003, "blue", 0.001)),
         *(Probe(100.004, "green", 0.001), Probe(100.005, "error", 0.001), Probe(101.5, "blue", 0.001)),
+        Probe(101.9995, "green", 0.001),  # under way at the next call
         *(Probe(102.02, "blue", 0.001), Probe(102.03, "green", 0.001)),
     ]
     assert last_on_old(probes, switches) == [pytest.approx(3), 0, pytest.approx(20)]

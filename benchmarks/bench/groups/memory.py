@@ -11,7 +11,6 @@ from bench import proxies
 from bench.holding import Held
 from bench.proxies.base import Proxy
 from bench.setting import Setting, command_of
-from bench.stats import median
 
 #: Connections that are open before the count begins: what is allocated once is not charged to those that follow.
 FIRST = 50
@@ -23,19 +22,13 @@ def measure(setting: Setting, say: Callable[[str], None], names: Sequence[str]) 
     """All three figures; JSON."""
     connections, websockets = (1000, 200) if setting.quick else (4000, 1000)
     found: dict[str, Any] = {}
-    rounds = 1 if setting.quick else setting.rounds
     for name in names:
         say(f"memory: {name}")
-        series = [_once(setting, name, connections, websockets) for _ in range(rounds)]
-        found[name] = {
-            key: median([each[key] for each in series if each[key] is not None]) if series[0][key] is not None else None
-            for key in series[0]
-        }
+        found[name] = _once(setting, name, connections, websockets)
     return {
         "command": command_of("memory"),
         "connections": connections,
         "websockets": websockets,
-        "rounds": rounds,
         "proxies": found,
     }
 

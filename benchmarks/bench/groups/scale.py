@@ -19,21 +19,23 @@ from bench.setting import Setting, command_of
 from bench.stats import ratios, spread
 
 GET = next(scenario for scenario in SCENARIOS if scenario.name == "get")
+#: At the most: each point is a start, a rest and a load.
+ROUNDS = 2
 #: Seconds after the start in which every upstream has been checked twice, and nothing is caught up on.
 SETTLE = 2.5
 
 
 def measure(setting: Setting, say: Callable[[str], None], names: Sequence[str]) -> dict[str, Any]:
     """All four axes; JSON."""
-    few = [name for name in names if name in ("nginx", "haproxy", "bgproxy")]
+    few = [name for name in names if name in ("nginx", "bgproxy")]
     ours = [name for name in names if name == "bgproxy"] or [name for name in names if name == "bgproxy-interpreted"]
-    most = most_clients(setting.files)
     axes = {
-        "connections": (few, (10, 1000) if setting.quick else (10, 100, 1000, most)),
-        "services": (ours, (1, 1000) if setting.quick else (1, 10, 100, 1000)),
-        "upstreams": (ours, (2, 500) if setting.quick else (2, 20, 100, 500)),
-        "workers": (ours, (1, 2) if setting.quick else (1, 2, 4)),
+        "connections": (few, (10, 1000, most_clients(setting.files))),
+        "services": (ours, (1, 1000) if setting.quick else (1, 100, 1000)),
+        "upstreams": (ours, (2, 500) if setting.quick else (2, 50, 500)),
+        "workers": (ours, (1, 2, 4)),
     }
+    axes = {axis: axes[axis] for axis in axes if axis in ("services", "upstreams") or not setting.quick or setting.only}
     results = {}
     for axis, (members, values) in axes.items():
         if setting.wants(axis):
@@ -51,7 +53,7 @@ def _axis(
     """Along one axis: rounds over all its values, so that a slow minute of the machine is everybody's."""
     series: dict[int, list[dict[str, float]]] = {value: [] for value in values}
     failed: dict[int, str] = {}
-    for _ in range(1 if setting.quick else setting.rounds):
+    for _ in range(min(ROUNDS, setting.rounds)):
         for value in values:
             if value not in failed:
                 try:

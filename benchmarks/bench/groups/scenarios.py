@@ -29,7 +29,7 @@ SCENARIOS = (
     Scenario("get", "GET, a browser's 12 header fields, the same every time", 64),
     Scenario("changing", "the same, while a trace id and a referer change", 64, load={"changing": True}),
     Scenario("get-1", "GET, one connection", 1, everyone=False, quick=False),
-    Scenario("get-1000", "GET, 1,000 connections", 1000, everyone=False),
+    Scenario("get-1000", "GET, 1,000 connections", 1000, everyone=False, quick=False),
     Scenario("post", "POST of 4 KiB", 64, "/upload", load={"method": "POST", "body": 4096}, everyone=False),
     Scenario("new", "GET, a new connection each time", 64, load={"connection": "close"}),
     Scenario("body-64k", "answers of 64 KiB", 64, "/64k", 1 / 16, everyone=False),

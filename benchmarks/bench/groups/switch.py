@@ -24,13 +24,13 @@ PROBES, PAUSE = 16, 500
 #: Seconds that the clients take to start, and are left out.
 START = h2load.CLIENTS * h2load.STAGGER / 1000 + 0.5
 #: Who takes part in the storm: a reload, or a new configuration, ten times a second is nobody's use of the others.
-STORM = ("bgproxy", "bgproxy-interpreted", "haproxy")
+STORM = ("bgproxy", "haproxy")
 
 
 def measure(setting: Setting, say: Callable[[str], None], names: Sequence[str]) -> dict[str, Any]:
     """Every proxy that can be switched; JSON."""
     results: dict[str, Any] = {}
-    length, storm, calm = (6.0, 5.0, 6) if setting.quick else (24.0, 30.0, 20)
+    length, storm, calm = (6.0, 3.0, 6) if setting.quick else (20.0, 30.0, 12)
     for scenario, every, seconds in (("second", 1.0, length), ("storm", 0.1, storm)):
         if setting.wants(scenario):
             results[scenario] = {"command": command_of("switch", scenario), "every": every, "proxies": {}}
