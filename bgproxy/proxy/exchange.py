@@ -315,7 +315,7 @@ class Exchange:
         if self.progress == BEGUN:
             self.abort("drain deadline")
         else:
-            self.fail(504, "connection_limit_reached", "the pool that it was sent to is being drained, and time is up")
+            self.fail(504, "http_response_timeout", "the pool that it was sent to is being drained, and time is up")
 
     def _let_go(self) -> None:
         server = self.server
