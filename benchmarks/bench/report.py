@@ -113,7 +113,17 @@ def _cost(group: Result) -> Iterator[str]:
             )
             for name, each in sorted(found["proxies"].items(), key=lambda item: item[1]["cost"]["median"])
         ]
-        yield from table(("proxy", f"CPU {found['unit']}", "× nginx", f"{unit}s/s", "of its core", "errors"), rows)
+        yield from table(
+            (
+                "proxy",
+                f"CPU {found['unit']}",
+                "× nginx",
+                f"{unit}/s" if unit == "MiB" else f"{unit}s/s",
+                "of its core",
+                "errors",
+            ),
+            rows,
+        )
 
 
 def _latency(found: Result | None) -> str:

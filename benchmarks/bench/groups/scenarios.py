@@ -30,9 +30,11 @@ SCENARIOS = (
     Scenario("changing", "the same, while a trace id and a referer change", 64, load={"changing": True}),
     Scenario("get-1", "GET, one connection", 1, everyone=False, quick=False),
     Scenario("get-1000", "GET, 1,000 connections", 1000, everyone=False, quick=False),
-    Scenario("post", "POST of 4 KiB", 64, "/upload", load={"method": "POST", "body": 4096}, everyone=False),
+    Scenario(
+        "post", "POST of 4 KiB", 64, "/upload", load={"method": "POST", "body": 4096}, everyone=False, quick=False
+    ),
     Scenario("new", "GET, a new connection each time", 64, load={"connection": "close"}),
-    Scenario("body-64k", "answers of 64 KiB", 64, "/64k", 1 / 16, everyone=False),
+    Scenario("body-64k", "answers of 64 KiB", 64, "/64k", 1 / 16, everyone=False, quick=False),
     Scenario("body-1m", "answers of 1 MiB", 16, "/1m", 1),
     Scenario("chunked", "chunked answers of 16 KiB", 64, "/ssi", everyone=False, quick=False),
     Scenario("upload-1m", "uploads of 1 MiB", 16, "/upload", 1, {"method": "POST", "body": 1 << 20}, everyone=False),
