@@ -21,6 +21,9 @@ TARGET: Final = bytes(byte for byte in range(0x21, 0x7F) if byte != 0x23)
 #: A header section: field values (HTAB, SP, VCHAR, obs-text) and the CRLF between lines.
 SECTION: Final = b"\t\r\n" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 
+#: The same without CRLF: deleting these leaves the line ends of a section, and whatever should not be there.
+LINE: Final = SECTION.replace(b"\r", b"").replace(b"\n", b"")
+
 #: uri-host with an optional port, RFC 9110 section 7.2: reg-name, IPv4, `[IPv6]`; no userinfo, path, space or comma.
 HOST: Final = b"-._~!$&'()*+;=%:[]" + DIGITS + ALPHA
 

@@ -118,6 +118,7 @@ class NameTable:
     def __init__(self, extra: frozenset[bytes] = frozenset()) -> None:
         self.extra = extra
         self.known: dict[bytes, int] = {}
+        self.hosts: dict[bytes, bytes] = {}  # Host values that were judged -> their host names
 
     def learn(self, name: bytes) -> int:
         """The kind of a name that is not in `known` yet; -1 if it is no field name at all."""
@@ -137,3 +138,8 @@ class NameTable:
         if len(self.known) < _MEMORY and len(name) <= 64:
             self.known[name] = kind
         return kind
+
+    def learn_host(self, value: bytes, hostname: bytes) -> None:
+        """Remember what a valid Host value came to; bounded as the names are."""
+        if len(self.hosts) < _MEMORY and len(value) <= 255:
+            self.hosts[value] = hostname

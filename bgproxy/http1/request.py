@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bgproxy.http1.bytesets import DIGITS, HEXDIGITS, OWS, SECTION, TARGET, TOKEN
+from bgproxy.http1.bytesets import DIGITS, HEXDIGITS, LINE, OWS, SECTION, TARGET, TOKEN
 from bgproxy.http1.bytesets import HOST as HOST_BYTES
 from bgproxy.http1.errors import BadRequest
 from bgproxy.http1.names import (
@@ -173,13 +173,13 @@ def parse_request_fields(
     """
     fields = RequestFields()
     fields.minor = minor
-    if block.translate(None, SECTION):
-        raise BadRequest(400, "a control character in the header")
     lines = block.split(b"\r\n")
     lines.pop()  # what stands behind the last CRLF: nothing
     count = len(lines)
-    # As many CRs and LFs as line ends: none stands alone (RFC 9112 section 2.2).
-    if block.count(b"\n") != count or block.count(b"\r") != count:
+    # Nothing is left but the line ends: no control character, no CR or LF alone (RFC 9112 section 2.2).
+    if block.translate(None, LINE) != b"\r\n" * count:
+        if block.translate(None, SECTION):
+            raise BadRequest(400, "a control character in the header")
         raise BadRequest(400, "a bare CR or LF in the header")
     if count > max_headers:
         raise BadRequest(431, f"more than {max_headers} header fields")
@@ -263,7 +263,11 @@ def parse_request_fields(
     elif hosts != 1 and (hosts or minor):
         raise BadRequest(400, "Host is missing" if not hosts else "more than one Host")
     if fields.host or hosts:
-        fields.hostname = hostname_of(fields.host)
+        hostname = names.hosts.get(fields.host)
+        if hostname is None:
+            hostname = hostname_of(fields.host)
+            names.learn_host(fields.host, hostname)
+        fields.hostname = hostname
     if codings:
         _set_codings(fields, codings[1:], minor)
         kept.append(b"Transfer-Encoding: chunked")
@@ -272,7 +276,9 @@ def parse_request_fields(
             raise BadRequest(417, "an expectation that is not 100-continue")
         fields.expect = minor == 1
     fields.close = minor == 0
-    if connection:
+    if connection == b"keep-alive":  # what browsers say, and nothing to look for in it
+        fields.close = False
+    elif connection:
         kept = _apply_connection(fields, connection, kept, upgrade)
     if edited:
         kept.append(b"")

@@ -55,7 +55,7 @@ def _preview(service: Service, fields: RequestFields, address: str) -> int:
     value = b""
     if service.preview_header and fields.extra:
         value = fields.extra.get(service.preview_header, b"")
-    if not value and service.preview_cookie and fields.cookies:
+    if not value and service.preview_cookie and service.preview_cookie in fields.cookies:
         value = cookie_value(fields.cookies, service.preview_cookie)
     if not value:
         return _NO_PREVIEW

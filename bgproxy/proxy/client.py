@@ -101,6 +101,8 @@ class ClientConnection:
         self.last_names = context.request_names  # by which it was judged; another table, another judgement
         self.last_fields = RequestFields()
         self.last_head = b""  # what follows the request line, up to the number of the request id
+        self.last_tail = b""  # the part of it that the header block does not change, as long as the host is the same
+        self.last_tail_host = b""
         self.last_fixed_id = False
         self.last_routes: Routes | None = None
         self.last_candidates: list[Service] = []
@@ -399,12 +401,18 @@ class ClientConnection:
 
     def _remember(self, block: bytes, fields: RequestFields) -> None:
         """Keep a block with what was decided, and with the head that it makes."""
+        if fields.hostname != self.last_fields.hostname:
+            self.last_routes = None  # other candidates
         self.last_block = block
         self.last_minor = fields.minor
         self.last_names = self.context.request_names
         self.last_fields = fields
         self.last_memory = None
-        self.last_routes = None
+        usual = fields.minor == 1 and not self.trusted and not fields.upgrade
+        if usual and self.last_tail and fields.host == self.last_tail_host:  # another cookie, the same everything else
+            self.last_fixed_id = False
+            self.last_head = fields.forwarded + self.last_tail
+            return
         forwarding: dict[bytes, bytes] = {}
         if self.trusted:
             for name, value in fields.forwarding:
@@ -433,6 +441,9 @@ class ClientConnection:
         self.last_fixed_id = self.trusted and bool(fields.request_id)
         lines.append(b"X-Request-ID: " + (fields.request_id if self.last_fixed_id else self.id_prefix))
         self.last_head = b"".join(lines)
+        if usual:
+            self.last_tail = self.last_head[len(fields.forwarded) :]
+            self.last_tail_host = fields.host
 
     def request_id(self) -> bytes:
         """The id of the current request, as upstreams and error answers name it."""
