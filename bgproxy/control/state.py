@@ -1,19 +1,21 @@
 """What outlives a restart, as records, and how it is written: who is live, pools as changed at run time, the history.
 
 The records are frozen: a change makes a new `State`, which is written whole before it becomes the truth. The JSON is for
-programs, but laid out so that an operator can read it in an emergency.
+programs, but laid out so that an operator can read it in an emergency: a line for each service, and for each change.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bgproxy.config import schema
 from bgproxy.model.pool import POOLS
+
+T = TypeVar("T")
 
 #: States set by hand, in the words of `UpstreamState`; an upstream without one is ready.
 BY_HAND: Final = ("draining", "maint")
@@ -72,17 +74,51 @@ def from_file(pool: schema.Pool, by_hand: Mapping[str, str] | None = None) -> Po
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def to_json(state: State) -> str:
-    """The state as text that ends with a line's end."""
-    value = {
-        "generation": state.generation,
-        "last_event": state.last_event,
-        "services": {name: _service_json(record) for name, record in state.services.items()},
-        "history": list(state.history),
-        "upstream_slots": dict(state.upstream_slots),
-        "addresses": {name: list(found) for name, found in state.addresses.items()},
-    }
-    return json.dumps(value, indent=1) + "\n"
+class Texts:
+    """Remembers the lines of the records and events that were last written: from one change to the next most stay the same.
+
+    To write a long history and many services anew would take longer than the disk does. A line belongs to the object
+    itself, not to an equal one; what was written once must not be changed any more.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[object, str]] = {}  # by id(); the object is kept, and so its id stays its own
+
+    def lines(self, state: State) -> tuple[list[str], list[str]]:
+        """Of the services, in the order of the mapping, and of the history. What is not in `state` is forgotten."""
+        known: dict[int, tuple[object, str]] = {}
+        services = [self._line(known, record, _service_json) for record in state.services.values()]
+        history = [self._line(known, event, dict) for event in state.history]
+        self._known = known
+        return services, history
+
+    def _line(self, known: dict[int, tuple[object, str]], item: T, value: Callable[[T], Any]) -> str:
+        entry = known[id(item)] = self._known.get(id(item)) or (item, json.dumps(value(item)))
+        return entry[1]
+
+
+def to_json(state: State, texts: Texts | None = None) -> str:
+    """The state as text that ends with a line's end; `texts` makes the next one of its kind cheap."""
+    records, events = (texts or Texts()).lines(state)
+    services = [f"{json.dumps(name)}: {line}" for name, line in zip(state.services, records, strict=True)]
+    addresses = {name: list(found) for name, found in state.addresses.items()}
+    members = (
+        f'"generation": {state.generation}',
+        f'"last_event": {state.last_event}',
+        f'"services": {_block("{", services, "}")}',
+        f'"history": {_block("[", events, "]")}',
+        f'"upstream_slots": {json.dumps(dict(state.upstream_slots))}',
+        f'"addresses": {json.dumps(addresses)}',
+    )
+    return _block("{", members, "}", "") + "\n"
+
+
+def _block(opening: str, lines: Sequence[str], closing: str, indent: str = " ") -> str:
+    """A JSON object or array with a line for each of its members."""
+    if not lines:
+        return opening + closing
+    between = f",\n{indent} "
+    return f"{opening}\n{indent} {between.join(lines)}\n{indent}{closing}"
 
 
 def _service_json(record: ServiceRecord) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Final
 
 from bgproxy.control.clock import rfc3339
-from bgproxy.control.state import ServiceRecord, State, StateFormatError, from_json, to_json
+from bgproxy.control.state import ServiceRecord, State, StateFormatError, Texts, from_json, to_json
 from bgproxy.model.pool import POOLS
 
 FORMAT: Final = 1
@@ -22,9 +22,9 @@ _LONGEST_HEADER: Final = 200
 _TOLD: Final = 8  # services that a description names
 
 
-def encode(state: State) -> bytes:
-    """The whole file."""
-    body = to_json(state).encode(errors="surrogatepass")
+def encode(state: State, texts: Texts | None = None) -> bytes:
+    """The whole file; see `to_json`."""
+    body = to_json(state, texts).encode(errors="surrogatepass")
     return _header(FORMAT, body) + body
 
 

@@ -3,6 +3,9 @@
 A file is written as a temporary one, synced, renamed over the old one, and the directory synced: whatever happens in
 between, the old content is there or the new one is. A write that fails leaves the old content, also where only the
 very last step failed: then the rename is undone. Nothing is ever written or read through a symbolic link.
+
+What is replaced is held open until the write has been answered for: a file system may take longer to free a file than
+to write one (ext4 waits for its journal, and for the disk to discard the blocks), and nobody should wait for that.
 """
 
 from __future__ import annotations
@@ -19,9 +22,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
-from bgproxy.control.state import State, StateFormatError
+from bgproxy.control.state import State, StateFormatError, Texts
 from bgproxy.control.statefile import decode, describe, encode
-from bgproxy.control.threads import in_thread
+from bgproxy.control.threads import OneThread
 from bgproxy.errors import StateError
 
 log = logging.getLogger("bgproxy.controller")
@@ -60,7 +63,9 @@ class Store:
         self._write_within = write_within
         self._lock = -1
         self._good: bytes | None = None  # the content that was last read, or written and answered for
-        self._writing: asyncio.Future[None] | None = None
+        self._writing: asyncio.Future[int] | None = None
+        self._thread = OneThread("write state")
+        self._texts = Texts()
 
     @property
     def path(self) -> str:
@@ -114,6 +119,7 @@ class Store:
 
     def close(self) -> None:
         """Give the directory up. Idempotent."""
+        self._thread.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -221,8 +227,8 @@ class Store:
         """
         if self._writing is not None and not self._writing.done():
             raise StateError(f"{self.path} is still being written: its disk does not answer. Nothing was changed.")
-        data = encode(state)
-        writing = self._writing = in_thread("write state", partial(self._replace, data))
+        data = encode(state, self._texts)
+        writing = self._writing = self._thread.call(partial(self._replace, data))
         try:
             await asyncio.wait({writing}, timeout=self._write_within)
         except asyncio.CancelledError:
@@ -235,37 +241,60 @@ class Store:
                 "Nothing was changed."
             )
         try:
-            writing.result()
+            self._let_go(writing.result())
         except OSError as error:  # no thread; what the disk says comes as a StateError
             raise StateError(f"{self.path} cannot be written: {_words(error)}. Nothing was changed.") from None
         self._good = data
 
-    def _came_late(self, writing: asyncio.Future[None]) -> None:
+    def _let_go(self, replaced: int) -> None:
+        """Free what a write has replaced, behind everybody's back."""
+        if replaced >= 0:
+            self._thread.call(partial(_close, replaced))
+
+    def _came_late(self, writing: asyncio.Future[int]) -> None:
         """A write that was given up has ended. If it succeeded, the file is ahead of what was answered: put it back."""
         error = None if writing.cancelled() else writing.exception()
+        if error is None and not writing.cancelled():
+            self._let_go(writing.result())
         if self._good is None or isinstance(error, StateError):
             return
         log.warning("%s was written too late, and is put back", self.path)
         # What came late was never in force, and must not become the last good copy on its way out.
-        self._writing = in_thread("write state", partial(self._replace, self._good, keep_last=False))
-        self._writing.add_done_callback(_log_failure)
+        self._writing = self._thread.call(partial(self._replace, self._good, keep_last=False))
+        self._writing.add_done_callback(self._was_put_back)
 
-    def _replace(self, data: bytes, *, keep_last: bool = True) -> None:
-        """Runs in a thread."""
+    def _was_put_back(self, writing: asyncio.Future[int]) -> None:
+        error = None if writing.cancelled() else writing.exception()
+        if error is not None:
+            log.error("%s", error)
+        elif not writing.cancelled():
+            self._let_go(writing.result())
+
+    def _replace(self, data: bytes, *, keep_last: bool = True) -> int:
+        """Runs in a thread. Returns a descriptor of the file that has no name any more, for `_let_go`; -1 if there is none."""
         with self._opened() as directory:
+            replaced = _hold(directory, LAST if keep_last else NAME)
             try:
-                _write(directory, NAME + _NEW, data, rename=False)
-                if keep_last:
-                    _keep_last(directory)
-                os.replace(NAME + _NEW, NAME, src_dir_fd=directory, dst_dir_fd=directory)
-            except OSError as error:
-                with contextlib.suppress(OSError):
-                    _remove(directory, NAME + _NEW)
-                raise StateError(f"{self.path} cannot be written: {_words(error)}. Nothing was changed.") from None
-            try:
-                os.fsync(directory)
-            except OSError as error:
-                raise StateError(f"{self.path} cannot be written: {_words(error)}. {self._undo(directory)}") from None
+                self._put(directory, data, keep_last=keep_last)
+            except BaseException:
+                _close(replaced)
+                raise
+            return replaced
+
+    def _put(self, directory: int, data: bytes, *, keep_last: bool) -> None:
+        try:
+            _write(directory, NAME + _NEW, data, rename=False)
+            if keep_last:
+                _keep_last(directory)
+            os.replace(NAME + _NEW, NAME, src_dir_fd=directory, dst_dir_fd=directory)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                _remove(directory, NAME + _NEW)
+            raise StateError(f"{self.path} cannot be written: {_words(error)}. Nothing was changed.") from None
+        try:
+            os.fsync(directory)
+        except OSError as error:
+            raise StateError(f"{self.path} cannot be written: {_words(error)}. {self._undo(directory)}") from None
 
     def _undo(self, directory: int) -> str:
         """The new content is in place, but may not outlive a power cut: bring the former one back."""
@@ -346,6 +375,21 @@ def _keep_last(directory: int) -> None:
     _remove(directory, LAST + _OLD)  # rename(2) leaves it where both were links to one file
 
 
+def _hold(directory: int, name: str) -> int:
+    """A descriptor that keeps a file from being freed, -1 where there is none: it spares time only, so that it may fail."""
+    try:
+        return os.open(name, _READ, dir_fd=directory)
+    except OSError:
+        return -1
+
+
+def _close(descriptor: int) -> None:
+    """Let go of what `_hold` has; nothing was written through it, so that nothing can be lost."""
+    if descriptor >= 0:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
 def _remove(directory: int, name: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=directory)
@@ -363,9 +407,3 @@ def _words(error: OSError) -> str:
     """An operator's words for an error: what, and what to do."""
     remedy = _REMEDIES.get(error.errno or 0)
     return f"{error.strerror}{f': {remedy}' if remedy else ''}"
-
-
-def _log_failure(writing: asyncio.Future[None]) -> None:
-    error = None if writing.cancelled() else writing.exception()
-    if error is not None:
-        log.error("%s", error)

@@ -13,6 +13,7 @@ from bgproxy.control.state import (
     ServiceRecord,
     State,
     StateFormatError,
+    Texts,
     digest_of,
     from_file,
     from_json,
@@ -35,6 +36,37 @@ def test_a_state_survives_its_text():
     """Every field, also those that may be absent."""
     assert from_json(to_json(STATE)) == STATE
     assert from_json(to_json(State())) == State()
+
+
+def test_a_line_tells_of_one_service_or_one_change():
+    """For an operator's eyes, and for grep."""
+    lines = to_json(STATE).splitlines()
+    (shop,) = [line for line in lines if line.startswith('  "shop": {"slot": 3, "live": "green", ')]
+    assert shop.endswith("}},")
+    assert '  {"id": 4, "type": "switched", "message": "\\u2026"}' in lines
+
+
+def test_remembered_lines_make_the_same_text():
+    """After any change; and what is in the state no more is not kept."""
+    texts = Texts()
+    event = {"id": 5, "type": "rolled_back"}
+    states = [
+        STATE,
+        replace(STATE, services={**STATE.services, "shop": replace(RECORD, live=0)}, history=(*STATE.history, event)),
+        replace(STATE, services={"shop": RECORD}, history=(event,)),
+        State(),
+    ]
+    for state in [*states, *reversed(states)]:
+        assert to_json(state, texts) == to_json(state)
+    assert len(texts._known) == len(STATE.services) + len(STATE.history)
+
+
+def test_a_line_that_is_known_is_not_made_again():
+    """The next text costs what is new in it: with a long history, and many services, all the rest would take milliseconds."""
+    texts = Texts()
+    before = texts.lines(STATE)
+    after = texts.lines(replace(STATE, history=(*STATE.history, {"id": 5})))
+    assert all(old is new for old, new in zip(before[0] + before[1], after[0] + after[1][:-1], strict=True))
 
 
 def test_the_digest_follows_the_definition_in_the_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import shlex
@@ -377,6 +378,34 @@ async def test_a_write_in_small_pieces_is_whole(written, monkeypatch):
         await store.write(state(3))
     store.close()
     assert reopened(written) == state(3)
+
+
+async def test_nobody_waits_until_the_file_system_has_freed_what_was_replaced(written, monkeypatch):
+    """It loses its name while a descriptor keeps it, which is closed when the write has been answered for."""
+    store = Store(str(written))
+    store.open()
+    last = str(written / "state.json.last")
+    held = []
+
+    def replace(source: str, target: str, **where: int) -> None:
+        if target == "state.json.last":
+            held.append(last in open_files())
+        os.replace(source, target, **where)  # noqa: PTH105 - as the store calls it
+
+    monkeypatch.setattr(store_module, "os", SimpleNamespace(**{**vars(os), "replace": replace}))
+    await store.write(state(3))
+    assert held == [True]
+    await eventually_async(lambda: not any(path.startswith(last) for path in open_files()))
+    store.close()
+
+
+def open_files() -> list[str]:
+    """What the descriptors of this process stand for (proc(5))."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found.append(str(path.readlink()))
+    return found
 
 
 class Stuck:

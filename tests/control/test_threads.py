@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from bgproxy.control.threads import in_thread
+from bgproxy.control.threads import OneThread, in_thread
 
 
 async def test_the_result_and_the_exception_come_back():
@@ -40,3 +40,50 @@ async def test_a_system_without_room_for_a_thread_is_an_error_of_the_system(monk
     with pytest.raises(OSError, match="no thread could be started") as caught:
         await future
     assert caught.value.errno == errno.EAGAIN
+
+
+async def test_one_thread_makes_all_calls_in_their_order():
+    """The second begins when the first has ended, whatever came of it, and nobody has to wait in between."""
+    thread = OneThread("t")
+    seen: list[int] = []
+
+    def note(number: int) -> int:
+        seen.append(number)
+        if number == 1:
+            raise OSError("full")
+        return threading.get_ident()
+
+    calls = [thread.call(lambda number=number: note(number)) for number in range(4)]
+    first, failed, *others = await asyncio.gather(*calls, return_exceptions=True)
+    assert seen == [0, 1, 2, 3]
+    assert isinstance(failed, OSError)
+    assert others == [first, first] != [threading.get_ident()] * 2
+    thread.close()
+
+
+async def test_a_closed_thread_ends_after_what_was_asked_for_and_another_takes_its_place():
+    """Who calls once more, late, is served."""
+    thread = OneThread("t")
+    last = thread.call(threading.current_thread)
+    thread.close()
+    thread.close()
+    former = await last
+    former.join(10)
+    assert not former.is_alive()
+    assert await thread.call(threading.current_thread) is not former
+    thread.close()
+
+
+async def test_one_thread_that_cannot_be_started_is_tried_again_at_the_next_call(monkeypatch):
+    """As for a thread of a call's own."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    thread = OneThread("t")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="no thread could be started"):
+            await thread.call(lambda: True)
+    assert await thread.call(lambda: True)
+    thread.close()
