@@ -1,32 +1,42 @@
-"""Active checks: a GET to every upstream, now and again, and what it says for an operator."""
+"""Active checks: a GET to every upstream, now and again, and what it says for an operator.
+
+One timer starts what is due and ends what is late, some hundredths of a second at a time; there is no task and no timer for each.
+Checks are spread evenly over the interval, so that neither this process nor the upstreams get them in bursts.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import logging
-import os
-import socket
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
-import aiohttp
-from yarl import URL
-
-from bgproxy import __version__
 from bgproxy.config.schema import Health
-from bgproxy.config.statuses import parse_statuses
+from bgproxy.control.probing import Probe, Prober
 from bgproxy.model.snapshot import Address
 from bgproxy.model.upstream import UPSTREAM_TABLE, UpstreamEvent, UpstreamState
 
 #: Seconds between two checks of an upstream that has not been checked `rise` times yet: a start need not be slow.
 FAST: Final = 0.2
 
-log = logging.getLogger("bgproxy.health")
+#: Seconds between the first checks of two upstreams: thousands that come at a time are a load for a second or two, not a jam.
+APART: Final = 0.0005
 
-_HEADERS: Final = {"User-Agent": f"bgproxy-health/{__version__}", "Accept": "*/*"}
+#: Seconds between two looks at what is due, at the least: waking up costs as much as a check.
+TICK: Final = 0.02
+
+#: Checks under way at a time, which bounds the descriptors; the others wait for their turn.
+MAX_UNDER_WAY: Final = 1000
+
+#: Multiples of it, whole parts left out, lie evenly between 0 and 1, however many there are (Knuth, TAOCP 3, section 6.4).
+_GOLDEN: Final = (math.sqrt(5) - 1) / 2
+
+log = logging.getLogger("bgproxy.health")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,141 +71,139 @@ class Judge:
         self._good = self._bad = 0
 
 
-async def check(session: aiohttp.ClientSession, url: URL, settings: Health) -> CheckResult:
-    """One GET of the check's path; never raises for anything that an upstream can do.
-
-    The head of the answer decides, and the connection is closed with it: a body may be large, or never end.
-    """
-    started = time.monotonic()
-
-    def bad(reason: str) -> CheckResult:
-        return CheckResult(ok=False, reason=reason, seconds=time.monotonic() - started)
-
-    try:
-        async with (
-            asyncio.timeout(settings.timeout),
-            session.get(url, headers=_HEADERS, allow_redirects=False) as answer,
-        ):
-            status = answer.status
-    except TimeoutError:
-        return bad(f"no answer within {settings.timeout:g}s")
-    except aiohttp.ClientConnectorError as error:
-        return bad(_words(error.os_error))
-    except aiohttp.ServerDisconnectedError:
-        return bad("connection closed before it answered")
-    except aiohttp.ClientResponseError as error:
-        return bad(f"not an HTTP answer: {error.message.splitlines()[0] if error.message else error}")
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        return bad(_words(error))
-    if not any(status in expected for expected in parse_statuses(settings.expect)):
-        return bad(f"status {status}, expected {settings.expect}")
-    return CheckResult(ok=True, reason="", seconds=time.monotonic() - started)
+def next_turn(after: float, interval: float, phase: float) -> float:
+    """The first moment after `after` that is `phase` (0 to 1) of an interval behind a whole number of intervals; seconds."""
+    turns = (after - phase * interval) / interval
+    return (
+        math.floor(turns + 1e-6) + 1 + phase
+    ) * interval  # `after` may be such a moment itself, but for its last digits
 
 
-def _words(error: Exception) -> str:
-    """The system's words for an error, whichever event loop has dressed it up."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number is not None and number > 0:
-        return os.strerror(number).lower()
-    return str(error).splitlines()[0].lower() if str(error) else type(error).__name__
+class _Check:
+    """An upstream that is checked: at `due` it is asked, at `deadline` it has failed; infinite: not as things stand."""
+
+    __slots__ = ("asked", "deadline", "due", "fast", "phase", "probe", "settings")
+
+    def __init__(self, probe: Probe, settings: Health, fast: Callable[[], bool], phase: float) -> None:
+        self.probe = probe
+        self.settings = settings
+        self.fast = fast
+        self.phase = phase
+        self.due = math.inf
+        self.deadline = math.inf
+        self.asked = 0.0
+
+
+#: When, a number that makes the order one, and whose: those that have been overtaken stay in the heap until their time comes.
+_Entry = tuple[float, int, _Check]
 
 
 class HealthChecks:
-    """One task an upstream; `on_result(key, result)` is called after every check."""
+    """Checks what is watched; `on_result(key, result)` is called after every check. `now` is CLOCK_MONOTONIC in seconds."""
 
-    def __init__(self, on_result: Callable[[str, CheckResult], None]) -> None:
+    def __init__(
+        self, on_result: Callable[[str, CheckResult], None], *, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._on_result = on_result
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._ended: set[asyncio.Task[None]] = set()
-        self._watched: dict[str, tuple[str, Address, Health, Callable[[], bool]]] = {}
+        self._now = now
+        self._watched: dict[str, _Check] = {}
+        self._prober = Prober(self._ended)
+        self._due: list[_Entry] = []
+        self._deadlines: list[_Entry] = []
+        self._numbers = itertools.count()
+        self._places = itertools.count()  # in the interval, of those that are watched
+        self._newcomers_until = 0.0  # the first checks of newcomers are taken until then
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._running = False
 
     async def start(self) -> None:
         """Begin to check what is watched."""
         self._running = True
-        for key in self._watched:
-            self._begin(key)
+        self._prober.start()
+        for check in self._watched.values():
+            self._begin(check)
 
     async def stop(self) -> None:
         """End all checks."""
         self._running = False
-        tasks = [*self._tasks.values(), *self._ended]
-        self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._prober.close()
+        self._due.clear()
+        self._deadlines.clear()
 
     def watch(self, key: str, *, url: str, address: Address, settings: Health, fast: Callable[[], bool]) -> None:
         """Check an upstream from now on; `fast()` says whether it is still to be judged for the first time."""
         self.unwatch(key)
-        self._watched[key] = (url, address, settings, fast)
+        phase = next(self._places) * _GOLDEN % 1
+        check = self._watched[key] = _Check(Probe(key, url, address, settings), settings, fast, phase)
         if self._running:
-            self._begin(key)
+            self._begin(check)
 
     def unwatch(self, key: str) -> None:
         """Check it no more."""
-        self._watched.pop(key, None)
-        task = self._tasks.pop(key, None)
-        if task is not None:
-            task.cancel()
-            self._ended.add(task)
-            task.add_done_callback(self._ended.discard)
+        check = self._watched.pop(key, None)
+        if check is not None:
+            check.due = check.deadline = math.inf
+            self._prober.drop(check.probe)
 
-    def _begin(self, key: str) -> None:
-        self._tasks[key] = asyncio.get_running_loop().create_task(self._keep(key), name=f"health {key}")
+    # --- when -------------------------------------------------------------------------------------------------------
 
-    async def _keep(self, key: str) -> None:
-        url, address, settings, fast = self._watched[key]
-        loop = asyncio.get_running_loop()
-        async with _session(address) as session:
-            # As it is written: what is escaped in the file stays so.
-            host = "localhost" if isinstance(address, str) else urlsplit(url).netloc
-            where = URL(f"http://{host}{settings.path}", encoded=True)
-            due = loop.time()
-            while True:
-                result = await check(session, where, settings)
-                try:
-                    self._on_result(key, result)
-                except Exception:  # the checks must go on, or the upstream would be forgotten
-                    log.exception("a result of a health check was lost", extra={"fields": {"upstream": key}})
-                # From due time to due time, so that the interval does not grow by what a check takes.
-                due = max(due + (min(settings.interval, FAST) if fast() else settings.interval), loop.time())
-                await asyncio.sleep(due - loop.time())
+    def _begin(self, check: _Check) -> None:
+        now = self._now()
+        self._plan(check, max(now, self._newcomers_until))
+        self._newcomers_until = check.due + APART
 
+    def _plan(self, check: _Check, due: float) -> None:
+        check.due = due
+        heapq.heappush(self._due, (due, next(self._numbers), check))
+        self._wake(due)
 
-def _session(address: Address) -> aiohttp.ClientSession:
-    """A session whose every connection goes to `address`, a new one for each check: it tests accepting, too."""
-    connector: aiohttp.BaseConnector
-    if isinstance(address, str):
-        connector = aiohttp.UnixConnector(path=address, force_close=True)
-    else:
-        connector = aiohttp.TCPConnector(force_close=True, resolver=_Fixed(address), use_dns_cache=False)
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),  # each check is a stranger
-        timeout=aiohttp.ClientTimeout(),
-        auto_decompress=False,
-    )
+    def _wake(self, at: float) -> None:
+        """Tick at that time, if not before."""
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = asyncio.get_running_loop().call_later(max(at - self._now(), 0.0), self._tick)
 
+    def _tick(self) -> None:
+        """Ask whom it is time to ask, and give up those whose time is up."""
+        self._timer = None
+        self._prober.look()  # first, lest an upstream answers for a process that was held up itself
+        now = self._now()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, _, check = heapq.heappop(self._deadlines)
+            if check.deadline == deadline:
+                self._prober.drop(check.probe)
+                self._ended(check.probe, f"no answer within {check.settings.timeout:g}s")
+        while self._due and self._due[0][0] <= now and len(self._prober) < MAX_UNDER_WAY:
+            due, _, check = heapq.heappop(self._due)
+            if check.due == due:
+                self._ask(check)
+        if self._running and (nearest := [heap[0][0] for heap in (self._due, self._deadlines) if heap]):
+            self._wake(max(min(nearest), now + TICK))
 
-class _Fixed(aiohttp.abc.AbstractResolver):
-    """Names resolve to the one address that is checked."""
+    def _ask(self, check: _Check) -> None:
+        check.asked = self._now()
+        check.due = math.inf
+        check.deadline = check.asked + check.settings.timeout
+        heapq.heappush(self._deadlines, (check.deadline, next(self._numbers), check))
+        self._prober.ask(check.probe)
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._address = address
-
-    async def resolve(
-        self,
-        host: str,
-        port: int = 0,
-        family: int = 0,  # noqa: ARG002 - the address decides
-    ) -> list[aiohttp.abc.ResolveResult]:
-        """The address, whatever the name."""
-        where, port = self._address
-        kind = socket.AF_INET6 if ":" in where else socket.AF_INET
-        return [
-            {"hostname": host, "host": where, "port": port, "family": kind, "proto": 0, "flags": socket.AI_NUMERICHOST}
-        ]
-
-    async def close(self) -> None:
-        """Nothing to close."""
+    def _ended(self, probe: Probe, reason: str) -> None:
+        check = self._watched[probe.key]
+        check.deadline = math.inf
+        now = self._now()
+        try:
+            self._on_result(probe.key, CheckResult(ok=not reason, reason=reason, seconds=now - check.asked))
+        except Exception:  # the checks must go on, or the upstream would be forgotten
+            log.exception("a result of a health check was lost", extra={"fields": {"upstream": probe.key}})
+        if self._running and self._watched.get(probe.key) is check:
+            # From time to time of asking, so that the interval does not grow by what a check takes.
+            interval = check.settings.interval
+            due = check.asked + min(interval, FAST) if check.fast() else next_turn(check.asked, interval, check.phase)
+            self._plan(check, max(due, now))

@@ -12,7 +12,8 @@ from aiohttp import web
 from support.waiting import eventually_async
 
 from bgproxy.config.schema import Health
-from bgproxy.control.health import FAST, CheckResult, HealthChecks, Judge
+from bgproxy.control import health
+from bgproxy.control.health import APART, FAST, CheckResult, HealthChecks, Judge, next_turn
 from bgproxy.model.upstream import UpstreamEvent, UpstreamState
 
 
@@ -230,6 +231,91 @@ async def test_a_listener_that_fails_does_not_end_the_checks(server, caplog):
     await eventually_async(lambda: len(calls) > 2)
     assert "bug" in caplog.text
     await checks.stop()
+
+
+@pytest.fixture
+async def silent_listener():
+    """An upstream that says nothing by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+async def test_so_many_are_under_way_at_a_time_and_the_others_wait_for_their_turn(silent_listener, monkeypatch):
+    """A time-out ends one check and lets another begin."""
+    monkeypatch.setattr(health, "MAX_UNDER_WAY", 2)
+    address = silent_listener.getsockname()
+    results: list[str] = []
+    checks = HealthChecks(lambda key, _: results.append(key))
+    settings = Health(interval=60.0, timeout=0.1)
+    for key in "abcde":
+        checks.watch(key, url="http://web.test", address=address, settings=settings, fast=lambda: False)
+    started = time.monotonic()
+    await checks.start()
+    await eventually_async(lambda: len(results) == 5)
+    assert time.monotonic() - started > 0.3
+    assert results == list("abcde")
+    await checks.stop()
+
+
+async def test_a_process_that_was_held_up_blames_nobody(silent_listener):
+    """An answer that came in time is good, though it is looked at late."""
+    clock = [0.0]
+    results: list[CheckResult] = []
+    checks = HealthChecks(lambda _, result: results.append(result), now=lambda: clock[0])
+    settings = Health(interval=60.0, timeout=0.5)
+    checks.watch(
+        "k", url="http://web.test", address=silent_listener.getsockname(), settings=settings, fast=lambda: False
+    )
+    await checks.start()
+    await eventually_async(lambda: len(checks._prober) == 1)
+    end, _ = silent_listener.accept()
+    with end:
+        end.sendall(b"HTTP/1.1 200 OK\r\n\r\n")  # within this turn of the loop, which has not looked since
+        clock[0] = 7.0
+        checks._tick()
+    assert [result.ok for result in results] == [True]
+    await checks.stop()
+
+
+async def test_newcomers_are_asked_one_after_the_other(server):
+    """Thousands at a start are no jam; a few are asked at once all the same."""
+    at: list[float] = []
+    checks = HealthChecks(lambda *_: at.append(time.monotonic()))
+    count = 200
+    for number in range(count):
+        checks.watch(
+            str(number), url=server.url, address=server.address, settings=Health(interval=60.0), fast=lambda: False
+        )
+    started = time.monotonic()
+    await checks.start()
+    await eventually_async(lambda: len(at) == count)
+    assert at[0] - started < 0.1
+    assert at[-1] - started > count * APART * 0.8
+    await checks.stop()
+
+
+def test_turns_are_an_interval_apart():
+    """At the same place in each interval, and never the same one twice."""
+    at = next_turn(1000.3, 2.0, 0.25)
+    assert at == pytest.approx(1000.5)
+    for _ in range(1000):
+        before, at = at, next_turn(at, 2.0, 0.25)
+        assert at - before == pytest.approx(2.0)
+    assert next_turn(at + 5.1, 2.0, 0.25) == pytest.approx(at + 6.0)
+
+
+@pytest.mark.parametrize("count", [2, 7, 100, 2000])
+async def test_checks_are_spread_evenly_over_the_interval(count):
+    """However many there are: no gap is much longer than an even one."""
+    checks = HealthChecks(lambda *_: None)
+    for number in range(count):
+        checks.watch(
+            str(number), url="http://web.test", address=("127.0.0.1", 1), settings=Health(), fast=lambda: False
+        )
+    at = sorted(next_turn(5000.0, 2.0, check.phase) for check in checks._watched.values())
+    gaps = [after - before for before, after in zip(at, [*at[1:], at[0] + 2.0], strict=True)]
+    assert max(gaps) < 2.5 * 2.0 / count
+    assert min(gaps) > 0.3 * 2.0 / count
 
 
 def test_rise_and_fall_are_counted_in_a_row():
