@@ -13,7 +13,7 @@ from bgproxy.config.schema import Limits, Match, Pools, Timeouts
 from bgproxy.config.schema import Service as Settings
 from bgproxy.control.links import Links
 from bgproxy.control.places import Place
-from bgproxy.control.publishing import Publisher
+from bgproxy.control.publishing import GATHER, Publisher
 from bgproxy.control.registry import Registry, Service
 from bgproxy.model.snapshot import ProxySpec
 from bgproxy.model.upstream import UpstreamEvent
@@ -29,7 +29,8 @@ class Office:
         self.proxy = ProxySpec(Limits(), Timeouts(), (), "off", b"k" * 32)
         self.registry = Registry()
         self.links = Links(2, welcome=lambda: [self.publisher.whole()], on_failure=lambda _: None)
-        self.publisher = Publisher(self.registry, lambda: self.links, lambda: self.proxy)
+        self.clock = 100.0
+        self.publisher = Publisher(self.registry, lambda: self.links, lambda: self.proxy, lambda: self.clock)
         self.workers: list[FakeWorker] = []
         for name in ("shop", "api"):
             self.add(name)
@@ -91,6 +92,38 @@ async def test_what_changes_in_one_turn_goes_out_together(office):
     assert delta.proxy is None
     assert [spec.name for spec in delta.services] == ["shop"]
     assert [pool.upstreams[0].usable for pool in delta.services[0].pools] == [True, True]
+
+
+async def test_changes_that_follow_each_other_are_gathered(office):
+    """The first goes out at once; what comes within a moment of it goes out together."""
+    worker = await office.serving(0)
+    office.rise("shop", 1)
+    office.publisher.touch("shop")
+    await office.links.acknowledged()
+    assert len(worker.of(Snapshot)) == 2
+    for name in ("shop", "api"):
+        office.registry.services[name].pools[1].upstreams[0].step(UpstreamEvent.DRAIN)
+        office.registry.services[name].pools[0].upstreams[0].step(UpstreamEvent.DRAIN)
+        office.publisher.touch(name)
+        await office.links.acknowledged()
+    assert len(worker.of(Snapshot)) == 2
+    office.clock += GATHER
+    await eventually_async(lambda: len(worker.of(Snapshot)) == 3)
+    assert {spec.name for spec in worker.of(Snapshot)[2].services} == {"shop", "api"}
+    office.publisher.touch("shop")
+    await office.links.acknowledged()
+    assert len(worker.of(Snapshot)) == 3
+
+
+async def test_who_waits_for_the_workers_does_not_wait_for_others(office):
+    """A switch tells them now, whatever went out a moment ago."""
+    worker = await office.serving(0)
+    for name in ("shop", "api"):
+        office.rise(name, 1)
+        office.publisher.touch(name)
+        office.publisher.publish()
+        await office.links.acknowledged()
+    assert len(worker.of(Snapshot)) == 3
 
 
 async def test_what_does_not_change_for_a_worker_is_not_sent(office):
