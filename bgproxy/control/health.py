@@ -30,6 +30,9 @@ APART: Final = 0.0005
 #: Seconds between two looks at what is due, at the least: waking up costs as much as a check.
 TICK: Final = 0.02
 
+#: Checks that are begun at one such look, at the most: the loop has other things to do.
+BATCH: Final = 100
+
 #: Checks under way at a time, which bounds the descriptors; the others wait for their turn.
 MAX_UNDER_WAY: Final = 1000
 
@@ -180,10 +183,12 @@ class HealthChecks:
             if check.deadline == deadline:
                 self._prober.drop(check.probe)
                 self._ended(check.probe, f"no answer within {check.settings.timeout:g}s")
-        while self._due and self._due[0][0] <= now and len(self._prober) < MAX_UNDER_WAY:
+        room = min(BATCH, MAX_UNDER_WAY - len(self._prober))
+        while room > 0 and self._due and self._due[0][0] <= now:
             due, _, check = heapq.heappop(self._due)
             if check.due == due:
                 self._ask(check)
+                room -= 1
         if self._running and (nearest := [heap[0][0] for heap in (self._due, self._deadlines) if heap]):
             self._wake(max(min(nearest), now + TICK))
 

@@ -210,7 +210,7 @@ class Watch:
         self._publisher.touch(service.name)
 
     def _of(self, service: Service) -> list[_Watched]:
-        return [watched for watched in self._watched.values() if watched.service is service]
+        return [self._watched[_key(service, pool, one)] for pool in service.pools for one in pool.upstreams]
 
     # --- checks -----------------------------------------------------------------------------------------------------
 

@@ -279,18 +279,32 @@ async def test_a_process_that_was_held_up_blames_nobody(silent_listener):
 
 async def test_newcomers_are_asked_one_after_the_other(server):
     """Thousands at a start are no jam; a few are asked at once all the same."""
-    at: list[float] = []
-    checks = HealthChecks(lambda *_: at.append(time.monotonic()))
-    count = 200
-    for number in range(count):
-        checks.watch(
-            str(number), url=server.url, address=server.address, settings=Health(interval=60.0), fast=lambda: False
-        )
+    first: dict[str, float] = {}
+    checks = HealthChecks(lambda key, _: first.setdefault(key, time.monotonic()))
+    keys = [str(number) for number in range(50)]
+    for key in keys:
+        checks.watch(key, url=server.url, address=server.address, settings=Health(interval=3600.0), fast=lambda: False)
     started = time.monotonic()
     await checks.start()
-    await eventually_async(lambda: len(at) == count)
-    assert at[0] - started < 0.1
-    assert at[-1] - started > count * APART * 0.8
+    await eventually_async(lambda: len(first) == len(keys))
+    await checks.stop()
+    assert first[keys[-1]] - started > (len(keys) - 1) * APART
+
+
+async def test_no_look_begins_more_than_a_batch(silent_listener, monkeypatch):
+    """However many are due after the process was held up: the loop is free in between."""
+    monkeypatch.setattr(health, "BATCH", 3)
+    clock = [0.0]
+    checks = HealthChecks(lambda *_: None, now=lambda: clock[0])
+    address = silent_listener.getsockname()
+    for key in "abcdefgh":
+        checks.watch(key, url="http://web.test", address=address, settings=Health(), fast=lambda: False)
+    await checks.start()
+    clock[0] = 0.9
+    checks._tick()
+    assert len(checks._prober) == 3
+    checks._tick()
+    assert len(checks._prober) == 6
     await checks.stop()
 
 
