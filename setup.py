@@ -30,6 +30,7 @@ HOT = [
     "bgproxy/proxy/context.py",
     "bgproxy/proxy/exchange.py",
     "bgproxy/proxy/frames.py",
+    "bgproxy/proxy/heads.py",
     "bgproxy/proxy/peers.py",
     "bgproxy/proxy/routes.py",
     "bgproxy/proxy/runtime.py",

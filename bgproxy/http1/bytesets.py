@@ -1,11 +1,19 @@
 """Which bytes may stand where (RFC 9110 section 5, RFC 9112 sections 2 to 5, RFC 3986).
 
-Each set is used as `data.translate(None, SET)`: what is left over is illegal, found at the speed of C.
+Each set is used as `data.translate(None, SET)`: what is left over is illegal, found at the speed of C. Where it is
+asked for every request, a table made by `keeping` is quicker: it changes every illegal byte and no other, so that
+`data.translate(TABLE) == data` says that all are legal.
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+
+def keeping(allowed: bytes) -> bytes:
+    """A table for `bytes.translate` that changes the bytes which are not allowed."""
+    return bytes(byte if byte in allowed else byte ^ 0x80 for byte in range(256))
+
 
 DIGITS: Final = b"0123456789"
 HEXDIGITS: Final = b"0123456789abcdefABCDEF"
@@ -23,6 +31,10 @@ SECTION: Final = b"\t\r\n" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100)
 
 #: The same without CRLF: deleting these leaves the line ends of a section, and whatever should not be there.
 LINE: Final = SECTION.replace(b"\r", b"").replace(b"\n", b"")
+
+#: One line of a header section, and a request target, as tables.
+LINE_TABLE: Final = keeping(LINE)
+TARGET_TABLE: Final = keeping(TARGET)
 
 #: uri-host with an optional port, RFC 9110 section 7.2: reg-name, IPv4, `[IPv6]`; no userinfo, path, space or comma.
 HOST: Final = b"-._~!$&'()*+;=%:[]" + DIGITS + ALPHA

@@ -25,6 +25,7 @@ REQUEST_ID: Final = 10
 DATE: Final = 11
 EXTRA: Final = 12  # named by a service: its preview header
 MAX_FORWARDS: Final = 13
+REPEATING: Final = 14  # as PLAIN, and its lines are worth remembering
 
 _KINDS: Final = {
     b"host": HOST,
@@ -46,6 +47,23 @@ _KINDS: Final = {
     b"keep-alive": DROP,
     b"proxy-connection": DROP,
     b"te": DROP,
+    b"accept": REPEATING,
+    b"accept-charset": REPEATING,
+    b"accept-encoding": REPEATING,
+    b"accept-language": REPEATING,
+    b"cache-control": REPEATING,
+    b"dnt": REPEATING,
+    b"pragma": REPEATING,
+    b"priority": REPEATING,
+    b"sec-ch-ua": REPEATING,
+    b"sec-ch-ua-mobile": REPEATING,
+    b"sec-ch-ua-platform": REPEATING,
+    b"sec-fetch-dest": REPEATING,
+    b"sec-fetch-mode": REPEATING,
+    b"sec-fetch-site": REPEATING,
+    b"sec-fetch-user": REPEATING,
+    b"upgrade-insecure-requests": REPEATING,
+    b"user-agent": REPEATING,
     b"http2-settings": DROP,  # only h2c, which is never negotiated (RFC 9113 section 3.1 retired it)
 }
 
@@ -107,6 +125,7 @@ NOT_IN_TRAILERS: Final = frozenset(
 )
 
 _MEMORY: Final = 1024
+_LONGEST_LINE: Final = 256
 
 
 class NameTable:
@@ -119,6 +138,8 @@ class NameTable:
         self.extra = extra
         self.known: dict[bytes, int] = {}
         self.hosts: dict[bytes, bytes] = {}  # Host values that were judged -> their host names
+        #: Whole lines that were judged, of fields that tell what a client is and not who: many clients send the same.
+        self.lines: set[bytes] = set()
 
     def learn(self, name: bytes) -> int:
         """The kind of a name that is not in `known` yet; -1 if it is no field name at all."""
@@ -126,18 +147,25 @@ class NameTable:
             return -1
         lower = name.lower()
         kind = _KINDS.get(lower, PLAIN)
-        if kind == PLAIN:
+        if kind in (PLAIN, REPEATING):
             if lower in self.extra:
                 kind = EXTRA
             elif b"_" in lower:
                 # CGI-like back ends cannot tell X_Forwarded_For from X-Forwarded-For: an alias of what matters here
                 # is never forwarded; all others are the application's own.
                 dashed = lower.replace(b"_", b"-")
-                if dashed in PROTECTED or dashed in _KINDS or dashed in self.extra:
+                if dashed in PROTECTED or _KINDS.get(dashed, REPEATING) != REPEATING or dashed in self.extra:
                     kind = DROP
         if len(self.known) < _MEMORY and len(name) <= 64:
             self.known[name] = kind
         return kind
+
+    def learn_line(self, line: bytes) -> None:
+        """Remember a line that was judged; a full memory is begun anew, so that no client can spoil it for long."""
+        if len(line) <= _LONGEST_LINE:
+            if len(self.lines) >= _MEMORY:
+                self.lines.clear()
+            self.lines.add(line)
 
     def learn_host(self, value: bytes, hostname: bytes) -> None:
         """Remember what a valid Host value came to; bounded as the names are."""

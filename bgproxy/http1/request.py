@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bgproxy.http1.bytesets import DIGITS, HEXDIGITS, LINE, OWS, SECTION, TARGET, TOKEN
+from bgproxy.http1.bytesets import DIGITS, HEXDIGITS, LINE, LINE_TABLE, OWS, SECTION, TARGET_TABLE, TOKEN
 from bgproxy.http1.bytesets import HOST as HOST_BYTES
 from bgproxy.http1.errors import BadRequest
 from bgproxy.http1.names import (
@@ -23,6 +23,7 @@ from bgproxy.http1.names import (
     MAX_FORWARDS,
     PLAIN,
     PROTECTED,
+    REPEATING,
     REQUEST_ID,
     TRANSFER_ENCODING,
     UPGRADE,
@@ -51,8 +52,21 @@ METHODS: Final = {
 }
 
 
+#: Never appended to: what a fresh `RequestFields` has for lists.
+_NONE: Final[list[bytes]] = []
+_NOWHERE: Final[list[int]] = []
+
+
 class RequestFields:
-    """What one header block says, and what of it is forwarded."""
+    """What one header block says, and what of it is forwarded. Not changed any more once it is made."""
+
+    chunked: bool = False
+    upgrade: bytes = b""  # the Upgrade value where Connection nominates it; b"" otherwise
+    expect: bool = False  # Expect: 100-continue
+    max_forwards: int = -1
+    cookies: bytes = b""  # all Cookie lines, joined as RFC 6265 section 5.4 would
+    request_id: bytes = b""
+    forwarding: tuple[tuple[bytes, bytes], ...] = ()  # X-Forwarded-* and kin as sent: (lower name, value)
 
     def __init__(self) -> None:
         self.minor = 1
@@ -60,15 +74,38 @@ class RequestFields:
         self.host = b""  # Host's value, as sent
         self.hostname = b""  # lower case, without port and trailing dot: what routes are matched by
         self.length = -1  # Content-Length; -1 without
-        self.chunked = False
+        self.bodied = False  # a body follows
         self.close = False  # the client said close, or is of 1.0 and did not say keep-alive
-        self.upgrade = b""  # the Upgrade value where Connection nominates it; b"" otherwise
-        self.expect = False  # Expect: 100-continue
-        self.max_forwards = -1
-        self.cookies = b""  # all Cookie lines, joined as RFC 6265 section 5.4 would
-        self.request_id = b""
-        self.forwarding: list[tuple[bytes, bytes]] = []  # X-Forwarded-* and kin as sent: (lower name, value)
-        self.extra: dict[bytes, bytes] = {}  # lower name -> value, of the names that services asked for
+        self.extra: dict[bytes, bytes] | None = None  # lower name -> value, of the names that services asked for
+        # How the block was made into `forwarded`, for one that differs a little.
+        self.lines = _NONE  # of the block, as they came
+        self.kept = _NONE  # those that go on; empty where all do
+        self.places = _NOWHERE  # where in `kept` a line stands that is forwarded unread; -1 for every other line
+
+    def forwards(self, block: bytes, lines: list[bytes]) -> bytes:
+        """What is forwarded of another block, `lines` by its CRLFs, if all that was decided about this one holds for it.
+
+        It does where the two differ in nothing but the values of fields that are forwarded unread: these values alone
+        are judged. b"": the block needs a judgement of its own.
+        """
+        before = self.lines
+        places = self.places
+        if len(lines) != len(before) or len(places) != len(lines) - 1:
+            return b""
+        kept = self.kept
+        if kept:
+            kept = kept[:]
+        for index, line in enumerate(lines):
+            if line == before[index]:
+                continue
+            place = places[index]
+            if place < 0 or not line.startswith(before[index].partition(b":")[0] + b":"):
+                return b""
+            if line.translate(LINE_TABLE) != line:
+                return b""
+            if kept:
+                kept[place] = line
+        return b"\r\n".join(kept) if kept else block
 
 
 def parse_request_line(line: bytes) -> tuple[bytes, bytes, int]:
@@ -95,7 +132,7 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes, int]:
             raise BadRequest(400, "the method is not a token")
         if len(method) > MAX_METHOD:
             raise BadRequest(501, "the method is too long")
-    if not target or target.translate(None, TARGET):
+    if not target or target.translate(TARGET_TABLE) != target:
         raise BadRequest(400, "the target has a character that may not stand there raw")
     return method, target, minor
 
@@ -171,20 +208,21 @@ def parse_request_fields(
 
     `authority` is that of an absolute-form target, which replaces Host. Raises `BadRequest`.
     """
+    return parse_request_lines(block, block.split(b"\r\n"), minor, names, max_headers, authority)
+
+
+def parse_request_lines(
+    block: bytes, lines: list[bytes], minor: int, names: NameTable, max_headers: int, authority: bytes = b""
+) -> RequestFields:
+    """The same for a block that is already split at its CRLFs."""
     fields = RequestFields()
     fields.minor = minor
-    lines = block.split(b"\r\n")
-    lines.pop()  # what stands behind the last CRLF: nothing
-    count = len(lines)
-    # Nothing is left but the line ends: no control character, no CR or LF alone (RFC 9112 section 2.2).
-    if block.translate(None, LINE) != b"\r\n" * count:
-        if block.translate(None, SECTION):
-            raise BadRequest(400, "a control character in the header")
-        raise BadRequest(400, "a bare CR or LF in the header")
-    if count > max_headers:
+    total = len(lines) - 1  # behind the last CRLF stands nothing
+    if total > max_headers:
         raise BadRequest(431, f"more than {max_headers} header fields")
 
     known = names.known
+    judged = names.lines
     hosts = 0
     connection = b""
     codings = b""
@@ -192,18 +230,35 @@ def parse_request_fields(
     expect = b""
     edited = False
     kept: list[bytes] = []
+    places: list[int] = []
     for line in lines:
+        if line in judged:
+            places.append(len(kept))
+            kept.append(line)
+            continue
         name, separator, value = line.partition(b":")
         if not separator:
+            if not line and len(places) == total:
+                break
+            _check_line(line)
             raise BadRequest(400, "a header line without a colon")
+        if line.translate(LINE_TABLE) != line:
+            _check_line(line)
         kind = known.get(name, -1)
         if kind == -1:
             kind = names.learn(name)
             if kind == -1:
                 raise BadRequest(400, "a header name with a character that may not stand in one")
         if kind == PLAIN:
+            places.append(len(kept))
             kept.append(line)
             continue
+        if kind == REPEATING:
+            names.learn_line(line)
+            places.append(len(kept))
+            kept.append(line)
+            continue
+        places.append(-1)
         value = value.strip(OWS)
         if kind == HOST:
             hosts += 1
@@ -237,7 +292,7 @@ def parse_request_fields(
             upgrade = upgrade + b", " + value if upgrade else value
             edited = True
         elif kind == FORWARDED:
-            fields.forwarding.append((name.lower(), value))
+            fields.forwarding += ((name.lower(), value),)
             edited = True
         elif kind == REQUEST_ID:
             fields.request_id = value
@@ -246,6 +301,8 @@ def parse_request_fields(
             expect = expect + b"," + value.lower() if expect else value.lower()
             kept.append(line)
         elif kind == EXTRA:
+            if fields.extra is None:
+                fields.extra = {}
             fields.extra[name.lower()] = value
             kept.append(line)
         elif kind == MAX_FORWARDS:
@@ -259,6 +316,7 @@ def parse_request_fields(
         if minor == 1:
             raise BadRequest(400, "Host is missing")
         kept.insert(0, b"Host: " + authority)
+        places.clear()
         edited = True
     elif hosts != 1 and (hosts or minor):
         raise BadRequest(400, "Host is missing" if not hosts else "more than one Host")
@@ -276,16 +334,31 @@ def parse_request_fields(
             raise BadRequest(417, "an expectation that is not 100-continue")
         fields.expect = minor == 1
     fields.close = minor == 0
+    fields.bodied = fields.length > 0 or fields.chunked
     if connection == b"keep-alive":  # what browsers say, and nothing to look for in it
         fields.close = False
     elif connection:
+        before = len(kept)
         kept = _apply_connection(fields, connection, kept, upgrade)
+        if len(kept) != before:
+            places.clear()  # they do not hold any more
     if edited:
         kept.append(b"")
+        fields.kept = kept
         fields.forwarded = b"\r\n".join(kept)
     else:
         fields.forwarded = block
+    fields.lines = lines
+    fields.places = places
     return fields
+
+
+def _check_line(line: bytes) -> None:
+    """Raise for a byte that may stand in no line: a control character, a CR or LF alone (RFC 9112 section 2.2)."""
+    if line.translate(None, SECTION):
+        raise BadRequest(400, "a control character in the header")
+    if line.translate(None, LINE):
+        raise BadRequest(400, "a bare CR or LF in the header")
 
 
 def _set_codings(fields: RequestFields, codings: bytes, minor: int) -> None:
@@ -306,6 +379,9 @@ def _set_codings(fields: RequestFields, codings: bytes, minor: int) -> None:
 def _apply_connection(fields: RequestFields, connection: bytes, kept: list[bytes], upgrade: bytes) -> list[bytes]:
     """Obey the options of Connection, and take out the lines that it nominates (RFC 9110 section 7.6.1)."""
     nominated: set[bytes] = set()
+    if connection == b"close":
+        fields.close = True
+        return kept
     for option in connection.lower().split(b","):
         name = option.strip(OWS)
         if name == b"close":
@@ -321,12 +397,12 @@ def _apply_connection(fields: RequestFields, connection: bytes, kept: list[bytes
         options = [option.strip(OWS) for option in connection.lower().split(b",")]
         fields.close = b"keep-alive" not in options or b"close" in options
     # HTTP/2 in a tunnel would carry requests past every rule: never, wherever in the list it stands (http.md row 50).
-    if any(protocol.strip(OWS).startswith(b"h2c") for protocol in fields.upgrade.lower().split(b",")):
+    if fields.upgrade and any(p.strip(OWS).startswith(b"h2c") for p in fields.upgrade.lower().split(b",")):
         fields.upgrade = b""
     if nominated:
         kept = [line for line in kept if line.partition(b":")[0].lower() not in nominated]
-        for name in nominated:
-            fields.extra.pop(name, None)
+        if fields.extra:
+            fields.extra = {name: value for name, value in fields.extra.items() if name not in nominated}
     return kept
 
 

@@ -13,6 +13,7 @@ from bgproxy.http1.names import (
     DROP,
     PLAIN,
     PROTECTED,
+    REPEATING,
     TRANSFER_ENCODING,
     UPGRADE,
     NameTable,
@@ -66,7 +67,7 @@ def parse_response_head(head: bytes, names: NameTable) -> ResponseHead:
             kind = names.learn(name) if separator else -1
             if kind == -1:
                 raise BadResponse("a header line that is none")
-        if kind == PLAIN:
+        if kind in (PLAIN, REPEATING):
             kept.append(line)
         elif kind == DATE:
             response.dated = True

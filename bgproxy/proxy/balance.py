@@ -96,15 +96,17 @@ def pick(pool: Pool, code: int, key: int) -> Upstream | None:
         turn = pool.turn = (pool.turn + 1) % count
         best = ready[turn]
         fewest = best.in_flight
+        if not fewest:
+            return best
         at = turn
         for _ in range(min(count, _SAMPLE) - 1):
-            if not fewest:
-                break
             at = at + 1 if at + 1 < count else 0
             upstream = ready[at]
             if upstream.in_flight < fewest:
                 best = upstream
                 fewest = upstream.in_flight
+                if not fewest:
+                    break
         return best
     if code == ROUND_ROBIN:
         turn = pool.turn = (pool.turn + 1) % count

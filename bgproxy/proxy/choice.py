@@ -28,16 +28,15 @@ class Memory:
 
     def __init__(self, service: Service, fields: RequestFields, client: ClientConnection) -> None:
         self.service = service
-        self.spec = service.spec
-        self.address = client.peer  # of the client, behind trusted proxies
+        address = client.peer  # of the client, behind trusted proxies
         if client.trusted:
             # Several lines are one list (RFC 9110 section 5.3): a proxy may have added a line of its own.
             hops = b",".join([value for name, value in fields.forwarding if name == b"x-forwarded-for"])
-            self.address = client_address(client.peer, hops.decode("latin-1"), client.context.trusted)
-        self.preview = _preview(service, fields, self.address)
+            address = client_address(client.peer, hops.decode("latin-1"), client.context.trusted)
+        self.preview = _preview(service, fields, address)
         self.key = 0
         if service.balance == SOURCE_HASH or service.source_sessions:
-            self.key = hash_of(self.address.encode()) or 1
+            self.key = hash_of(address.encode()) or 1
         rules = service.sessions
         self.pin: Pin | None = None
         if rules is not None and fields.cookies:
@@ -45,9 +44,17 @@ class Memory:
         #: Nothing but who is live decides.
         self.plain = self.preview == _NO_PREVIEW and rules is None and not service.source_sessions
 
-    def current(self, service: Service) -> bool:
-        """Whether it still holds: the same service, with the same rules."""
-        return self.service is service and self.spec is service.spec
+
+def remember(service: Service, fields: RequestFields, client: ClientConnection) -> Memory:
+    """What a block means to a service; it holds until the services change (`Context.generation`)."""
+    if not service.simple or fields.extra is not None:
+        return Memory(service, fields, client)
+    cookie = service.preview_cookie
+    if cookie and cookie in fields.cookies:
+        return Memory(service, fields, client)
+    if service.memory is None:  # this service asks nothing of clients and their blocks: all of them mean the same
+        service.memory = Memory(service, fields, client)
+    return service.memory
 
 
 def _preview(service: Service, fields: RequestFields, address: str) -> int:

@@ -12,20 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bgproxy.http1.chunked import ChunkedBody
 from bgproxy.http1.errors import BadRequest, ProtocolError
-from bgproxy.http1.request import (
-    MAX_LINE,
-    RequestFields,
-    parse_request_fields,
-    parse_request_line,
-    split_absolute,
-    without_empty_lines,
-)
+from bgproxy.http1.request import MAX_LINE, parse_request_line, without_empty_lines
 from bgproxy.model.connection import CLIENT_STEPS, illegal
 from bgproxy.proxy.answers import answer, wants_json
 from bgproxy.proxy.balance import pick
-from bgproxy.proxy.choice import Memory, choose
+from bgproxy.proxy.choice import Memory, choose, remember
 from bgproxy.proxy.exchange import BEGUN, Exchange
-from bgproxy.proxy.routes import Routes, match
+from bgproxy.proxy.heads import Listener, RequestHeads
+from bgproxy.proxy.routes import match
 
 if TYPE_CHECKING:
     from bgproxy.proxy.context import Context
@@ -54,59 +48,41 @@ AHEAD: Final = 64 * 1024
 HIGH_WATER: Final = 64 * 1024
 LOW_WATER: Final = 16 * 1024
 
+#: Bytes of a header block that is kept for the next connection from the same address.
+_SHORT: Final = 4096
+
+_NO_SERVICES: Final[list[Service]] = []
+
 # Why reading is paused; it goes on when no reason is left.
 _WAITS: Final = 1  # for a connection to the upstream, or with too much sent ahead
 _SERVER_FULL: Final = 2  # the upstream does not take the body as fast as it comes
 
-#: The ends of heads: the number of a request on its connection ends its id.
-_ENDS: Final = [b"%d\r\n\r\n" % number for number in range(1000)]
 
-
-class Listener:
-    """What a client's connection knows of the listener that it came through."""
-
-    def __init__(self, port: int, *, unix: bool) -> None:
-        self.port = str(port).encode()
-        self.unix = unix
-
-
-class ClientConnection:
+class ClientConnection(RequestHeads):
     """The protocol of one client connection (asyncio.Protocol by shape; uvloop asks for no more)."""
 
+    running: bool = False
+    tunnel: Tunnel | None = None
+    body_left: int = 0
+    chunks: ChunkedBody | None = None
+    closed_because: str = ""
+    # Where the last request went, and what led there: it holds for the next one with the same block.
+    candidates: list[Service] = _NO_SERVICES
+
     def __init__(self, context: Context, listener: Listener) -> None:
-        self.context = context
-        self.listener = listener
-        self.state = IDLE
+        super().__init__(context, listener)
         self.transport: Any = None
         self.write: Callable[[bytes], None] = _no_write
-        self.peer = ""
-        self.trusted = False
-        self.id_prefix = b""
-        self.number = 0
-        self.head_only = False  # the current request is a HEAD: even our own errors have no body
+        self.state: int = IDLE
         self.buffer = b""
-        self.running = False
         self.exchange: Exchange | None = None
-        self.tunnel: Tunnel | None = None
-        self.body_left = 0
-        self.chunks: ChunkedBody | None = None
         self.deadline = 0.0
         self.paused = 0
         self.write_paused = False
         self.eof = False
-        self.closed_because = ""
-        # The memory of the last head (architecture.md): everything that follows from these bytes follows again.
-        self.last_block = b"\0"
-        self.last_minor = -1
-        self.last_names = context.request_names  # by which it was judged; another table, another judgement
-        self.last_fields = RequestFields()
-        self.last_head = b""  # what follows the request line, up to the number of the request id
-        self.last_tail = b""  # the part of it that the header block does not change, as long as the host is the same
-        self.last_tail_host = b""
-        self.last_fixed_id = False
-        self.last_routes: Routes | None = None
-        self.last_candidates: list[Service] = []
-        self.last_memory: Memory | None = None
+        self.routed: int = -1  # the context's generation for which the next three hold
+        self.only: Service | None = None  # the candidate that takes every path
+        self.memory: Memory | None = None
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.peer} state={self.state} exchange={self.exchange!r}>"
@@ -127,8 +103,13 @@ class ClientConnection:
         self.write = self.transport.write
         context.accepted += 1
         peer = transport.get_extra_info("peername")
-        self.peer = str(peer[0]) if isinstance(peer, tuple) else ""
-        self.trusted = context.trusted.holds(self.peer)
+        if isinstance(peer, tuple):
+            self.peer = str(peer[0])
+            self.trusted = context.trusted.holds(self.peer)
+            if not self.trusted:
+                known = context.recent.get(self.peer)
+                if known is not None and known.listener is self.listener:
+                    self.learn_from(known)
         self.id_prefix = f"{context.id_base}{context.accepted:06x}-".encode()
         if len(context.clients) >= context.max_connections:
             context.refused += 1
@@ -138,14 +119,16 @@ class ClientConnection:
             self.state = CLOSED
             return
         context.clients.add(self)
-        self.transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self.deadline = context.now + context.timeouts.header
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         state = self.state
         if state == IDLE:
-            self._run(data)
+            if self.meet_again(data):
+                self._serve(b"")
+            else:
+                self._run(data)
         elif state == BUSY:
             if self.body_left or self.chunks is not None:
                 self._body(data)
@@ -190,7 +173,9 @@ class ClientConnection:
             exchange.client_left()
         self.buffer = b""
         self.chunks = None
-        self.last_memory = None
+        self.memory = None
+        if 0 < self.rest_size <= _SHORT and self.peer and not self.trusted and not self.fixed_id:
+            self.context.keep_recent(self)
         self.transport = None
         self.write = _no_write
 
@@ -275,11 +260,9 @@ class ClientConnection:
         if end == -1:
             self._partial(data, line_end)
             return
-        if line_end > MAX_LINE:
-            raise BadRequest(414, f"a request line of more than {MAX_LINE} bytes")
-        if end > self.context.limits.header_bytes:
-            raise BadRequest(431, f"a head of more than {self.context.limits.header_bytes} bytes")
-        self._request(data, line_end, end)
+        if self.judge(data, line_end, end):
+            self.routed = -1
+        self._serve(data[end + 4 :] if len(data) > end + 4 else b"")
 
     def _partial(self, data: bytes, line_end: int) -> None:
         """A head that is not complete: refuse now what can only be refused, else wait for the rest."""
@@ -297,45 +280,39 @@ class ClientConnection:
         self.step(BYTES)
         self.buffer = data
 
-    def _request(self, data: bytes, line_end: int, end: int) -> None:
-        """A whole head has come: judge it, choose, and send it on."""
+    def _route(self) -> None:
+        """Find out where requests with this header block may go."""
+        context = self.context
+        self.routed = context.generation
+        candidates = self.candidates = context.routes.candidates(self.fields.hostname)
+        self.only = candidates[0] if candidates and candidates[0].path == b"/" else None
+        self.memory = None
+
+    def _serve(self, rest: bytes) -> None:
+        """A head has been judged: choose, and send it on. `rest` is what came behind it."""
         context = self.context
         now = time.monotonic()
         context.now = now
-        self.number += 1
-        method, target, minor = parse_request_line(data[:line_end])
-        self.head_only = method == b"HEAD"
-        block = data[line_end + 2 : end + 2]
-        line: bytes
-        if target.startswith(b"/") and method != b"CONNECT":
-            if block == self.last_block and minor == self.last_minor and context.request_names is self.last_names:
-                fields = self.last_fields
-            else:
-                fields = parse_request_fields(block, minor, context.request_names, context.limits.headers)
-                self._remember(block, fields)
-            line = data[: line_end + 2] if minor else b"%b %b HTTP/1.1\r\n" % (method, target)
-        else:
-            fields, target = self._other_form(method, target, minor, block)
-            line = b"%b %b HTTP/1.1\r\n" % (method, target)
-        if self.last_routes is not context.routes:
-            self.last_routes = context.routes
-            self.last_candidates = context.routes.candidates(fields.hostname)
+        if self.routed != context.generation:
+            self._route()
         self.step(REQUEST)
         self.deadline = 0.0
-        service = match(self.last_candidates, target)
-        rest = data[end + 4 :] if len(data) > end + 4 else b""
+        fields = self.fields
+        service = self.only
         if service is None:
-            context.unmatched += 1
-            self._reject(fields, rest, 404, "destination_not_found", "no service is configured for this host and path")
-            return
-        limit = context.limits.body_bytes
-        if limit is not None and fields.length > limit:
-            self._reject(fields, rest, 413, "http_request_error", f"a body of more than {limit} bytes")
-            return
-        memory = self.last_memory
-        if memory is None or not memory.current(service):
-            memory = Memory(service, fields, self)
-            self.last_memory = memory
+            service = match(self.candidates, self.target)
+            if service is None:
+                context.unmatched += 1
+                self._reject(rest, 404, "destination_not_found", "no service is configured for this host and path")
+                return
+        if fields.bodied:
+            limit = context.limits.body_bytes
+            if limit is not None and fields.length > limit:
+                self._reject(rest, 413, "http_request_error", f"a body of more than {limit} bytes")
+                return
+        memory = self.memory
+        if memory is None or memory.service is not service:
+            memory = self.memory = remember(service, fields, self)
 
         # No await from here to `claim`: who is live is loaded, and the request is counted for that pool, in one
         # stretch. A drain that finds none in flight after a switch can trust it (switchboard/layout.py).
@@ -351,23 +328,19 @@ class ClientConnection:
             extra = choice.extra
         if upstream is None:
             detail = f"no upstream of {service.name}/{pool.name} is up"
-            self._reject(fields, rest, 503, "destination_unavailable", detail, pool)
+            self._reject(rest, 503, "destination_unavailable", detail, pool)
             return
-        number = self.number
-        last = _ENDS[number] if number < 1000 else b"%d\r\n\r\n" % number
-        if self.last_fixed_id:
-            last = b"\r\n\r\n"
-        head = b"".join([line, self.last_head, last])
-        exchange = Exchange(self, service, pool, method, fields, head)
-        exchange.target = target
-        exchange.key = memory.key
         if service.expose_pool:
             extra += b"X-BGProxy-Pool: " + pool.name.encode() + b"\r\n"
-        exchange.extra = extra
-        self.exchange = exchange
+        exchange = self.exchange = Exchange(self, service, pool, self.head(), now)
+        if memory.key:
+            exchange.key = memory.key
+        if extra:
+            exchange.extra = extra
+            exchange.plain = False
         exchange.claim(upstream)
 
-        if fields.length > 0 or fields.chunked:
+        if fields.bodied:
             exchange.request_done = False
             self.body_left = max(fields.length, 0)
             if fields.chunked:
@@ -375,79 +348,11 @@ class ClientConnection:
             self.deadline = now + context.timeouts.stream_idle
             if rest:
                 self._body(rest)
+            if exchange.done:
+                return
         elif rest:
             self._ahead(rest)
-        if not exchange.done:
-            exchange.send()
-
-    def _other_form(self, method: bytes, target: bytes, minor: int, block: bytes) -> tuple[RequestFields, bytes]:
-        """A target that is no path: `*`, or a URL, whose authority replaces Host (RFC 9112 section 3.2)."""
-        context = self.context
-        authority = b""
-        if method == b"CONNECT":
-            raise BadRequest(501, "CONNECT is not served here")
-        if target == b"*":
-            if method != b"OPTIONS":
-                raise BadRequest(400, "the target * goes with OPTIONS only")
-        else:
-            authority, path = split_absolute(target)
-            if not authority:
-                raise BadRequest(400, "the target is a URL without a host")
-            # For OPTIONS a URL without a path means the server as a whole (RFC 9112 section 3.2.4).
-            target = b"*" if method == b"OPTIONS" and target.endswith(authority) else path
-        fields = parse_request_fields(block, minor, context.request_names, context.limits.headers, authority)
-        self._remember(b"\0", fields)
-        return fields, target
-
-    def _remember(self, block: bytes, fields: RequestFields) -> None:
-        """Keep a block with what was decided, and with the head that it makes."""
-        if fields.hostname != self.last_fields.hostname:
-            self.last_routes = None  # other candidates
-        self.last_block = block
-        self.last_minor = fields.minor
-        self.last_names = self.context.request_names
-        self.last_fields = fields
-        self.last_memory = None
-        usual = fields.minor == 1 and not self.trusted and not fields.upgrade
-        if usual and self.last_tail and fields.host == self.last_tail_host:  # another cookie, the same everything else
-            self.last_fixed_id = False
-            self.last_head = fields.forwarded + self.last_tail
-            return
-        forwarding: dict[bytes, bytes] = {}
-        if self.trusted:
-            for name, value in fields.forwarding:
-                known = forwarding.get(name)
-                forwarding[name] = value if known is None else known + b", " + value
-        before = forwarding.get(b"x-forwarded-for", b"")
-        peer = self.peer.encode()
-        lines = [
-            fields.forwarded,
-            b"" if fields.host else b"Host: localhost\r\n",
-            b"X-Forwarded-For: ",
-            before + b", " + peer if before else peer or b"unknown",
-            b"\r\nX-Forwarded-Proto: ",
-            forwarding.get(b"x-forwarded-proto", b"http"),
-            b"\r\nX-Forwarded-Host: ",
-            forwarding.get(b"x-forwarded-host", fields.host),
-            b"\r\nX-Forwarded-Port: ",
-            forwarding.get(b"x-forwarded-port", self.listener.port),
-            b"\r\nVia: 1.%d bgproxy\r\n" % fields.minor,
-        ]
-        lines.extend(
-            b"%b: %b\r\n" % (name, forwarding[name]) for name in (b"forwarded", b"x-real-ip") if name in forwarding
-        )
-        if fields.upgrade:
-            lines.append(b"Connection: Upgrade\r\nUpgrade: " + fields.upgrade + b"\r\n")
-        self.last_fixed_id = self.trusted and bool(fields.request_id)
-        lines.append(b"X-Request-ID: " + (fields.request_id if self.last_fixed_id else self.id_prefix))
-        self.last_head = b"".join(lines)
-        if usual:
-            self.last_tail = self.last_head[len(fields.forwarded) :]
-            self.last_tail_host = fields.host
-
-    def request_id(self) -> bytes:
-        """The id of the current request, as upstreams and error answers name it."""
-        return self.last_fields.request_id if self.last_fixed_id else self.id_prefix + str(self.number).encode()
+        exchange.send()
 
     # --- bodies -----------------------------------------------------------------------------------------------------
 
@@ -507,13 +412,11 @@ class ClientConnection:
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
-    def _reject(
-        self, fields: RequestFields, rest: bytes, status: int, error: str, detail: str, pool: Pool | None = None
-    ) -> None:
+    def _reject(self, rest: bytes, status: int, error: str, detail: str, pool: Pool | None = None) -> None:
         """Answer a well-formed request with an error of our own, and go on if it has no body."""
         if pool is not None:
             pool.count_rejected(status)
-        bodyless = fields.length <= 0 and not fields.chunked
+        bodyless = not self.fields.bodied
         if bodyless and rest:
             self.buffer = rest
         self.refuse(status, error, detail, close=not bodyless)
@@ -528,8 +431,8 @@ class ClientConnection:
             request_id = self.id_prefix + str(self.number).encode()
         else:
             request_id = self.request_id()
-        close = close or self.last_fields.close or context.stopping or self.eof
-        as_json = wants_json(self.last_block)
+        close = close or self.fields.close or context.stopping or self.eof
+        as_json = wants_json(self.rest)
         data = answer(status, error, detail, request_id, close=close, as_json=as_json, head_only=self.head_only)
         self.closed_because = detail
         self.write(data)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bgproxy.config.schema import Limits, Timeouts
 from bgproxy.http1.names import NameTable
+from bgproxy.http1.request import MAX_LINE
 from bgproxy.model.snapshot import ProxySpec, ServiceSpec
 from bgproxy.proxy.peers import Networks
 from bgproxy.proxy.routes import Routes
-from bgproxy.proxy.runtime import Pool, Service, Upstream
+from bgproxy.proxy.runtime import Service, Upstream
 from bgproxy.switchboard import layout
 from bgproxy.switchboard.board import Switchboard
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two sweeps: time-outs and drain deadlines are this exact.
 SWEEP: Final = 0.1
+#: Addresses of which the last header block is kept, at the most: with what was decided, some 10 KiB each.
+_MOST_RECENT: Final = 256
 
 
 class Context:
@@ -37,12 +40,15 @@ class Context:
         self.workers = workers
         self.cells = board.area(index)
         self.clients: set[ClientConnection] = set()
+        self.recent: dict[str, ClientConnection] = {}  # the last that ended, by address
         self.servers: set[UpstreamConnection] = set()
         self.services: dict[str, Service] = {}
         self.routes = Routes([])
+        self.generation = 0  # of the services and of what holds for all of them; what was derived from them notes it
         self.request_names = NameTable()
         self.response_names = NameTable()
         self.limits = Limits()
+        self.short_head = 0  # bytes; a head up to this breaks no limit of size
         self.timeouts = Timeouts()
         self.max_connections = self.limits.connections
         self.trusted = Networks(())
@@ -66,9 +72,11 @@ class Context:
 
     def set_proxy(self, spec: ProxySpec) -> None:
         """Take what holds for all services."""
-        if spec.limits != self.limits:  # heads that connections remember are judged anew
-            self.request_names = NameTable(self.request_names.extra)
+        if spec.limits != self.limits:
+            self._judge_anew(self.request_names.extra)
         self.limits = spec.limits
+        self.short_head = min(spec.limits.header_bytes, MAX_LINE)
+        self.generation += 1
         self.timeouts = spec.timeouts
         self.max_connections = -(-spec.limits.connections // self.workers)
         self.trusted = Networks(spec.trusted_proxies)
@@ -87,7 +95,7 @@ class Context:
                 for pool in service.pools:
                     gone += pool.upstreams
                     pool.ready = []
-                    pool.gone = True
+                    pool.cells = None
                     for upstream in pool.upstreams:
                         upstream.usable = False  # its connections are not kept when their requests end
         for spec in specs:
@@ -101,9 +109,23 @@ class Context:
         for upstream in gone:
             self.close_idle(upstream)
         self.routes = Routes(list(self.services.values()))
+        self.generation += 1
         extra = frozenset(s.preview_header for s in self.services.values() if s.preview_header)
         if extra != self.request_names.extra:
-            self.request_names = NameTable(extra)
+            self._judge_anew(extra)
+
+    def _judge_anew(self, extra: frozenset[bytes]) -> None:
+        """Begin with an empty table of names; what connections have decided by the old one is not to be trusted."""
+        self.request_names = NameTable(extra)
+        self.recent.clear()
+        for client in self.clients:
+            client.forget()
+
+    def keep_recent(self, client: ClientConnection) -> None:
+        """Keep a connection that has ended for its memory: who comes again tends to send what it sent before."""
+        if len(self.recent) >= _MOST_RECENT:
+            self.recent.clear()
+        self.recent[client.peer] = client
 
     def close_idle(self, upstream: Upstream) -> None:
         """Close the connections to an upstream that nobody uses."""
@@ -155,23 +177,7 @@ class Context:
             for pool in service.pools:
                 pool.age_sessions()
 
-    # --- in flight --------------------------------------------------------------------------------------------------
-
-    def enter(self, pool: Pool, kind: int) -> None:
-        """Count one more in flight, at once, where a drain can see it."""
-        count = pool.in_flight[kind] + 1
-        pool.in_flight[kind] = count
-        if not pool.gone:
-            self.cells[layout.pool_base(pool.service.slot, pool.index) + kind] = count
-            pool.dirty = True
-
-    def leave(self, pool: Pool, kind: int) -> None:
-        """Count one less."""
-        count = pool.in_flight[kind] - 1
-        pool.in_flight[kind] = count
-        if not pool.gone:
-            self.cells[layout.pool_base(pool.service.slot, pool.index) + kind] = count
-            pool.dirty = True
+    # --- what happens -----------------------------------------------------------------------------------------------
 
     def report(self, upstream: Upstream, reason: str) -> None:
         """An upstream failed a live request."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
-from bgproxy.http1.request import METHODS, RequestFields
+from bgproxy.http1.request import METHODS
 from bgproxy.model.classes import REQUESTS, STREAMS, WEBSOCKETS
 from bgproxy.proxy.balance import by_hash
-from bgproxy.switchboard.layout import bucket_of, code_cell
+from bgproxy.switchboard.layout import BUCKET_BOUNDS, CODE_CELLS, code_cell
 
 if TYPE_CHECKING:
     from bgproxy.proxy.client import ClientConnection
@@ -30,49 +31,55 @@ INTERIM: Final = 1  # a 1xx
 BEGUN: Final = 2  # the final head has gone to the client
 
 
+#: (safe, idempotent) of a method that nobody knows.
+_UNKNOWN: Final = (False, False)
+
+
 class Exchange:
     """A request in flight."""
 
-    def __init__(
-        self,
-        client: ClientConnection,
-        service: Service,
-        pool: Pool,
-        method: bytes,
-        fields: RequestFields,
-        head: bytes,
-    ) -> None:
+    upstream: Upstream | None = None
+    server: UpstreamConnection | None = None
+    progress: int = NOTHING
+    retries: int = 0  # that were made
+    key: int = 0  # of the client, where the balance hashes
+    kept: list[bytes] | None = None  # of the body, as sent, while a retry may need it
+    kept_size: int = 0
+    status: int = 0
+    extra: bytes = b""  # lines to add to the answer's head: Set-Cookie, X-BGProxy-Pool
+    tried: list[Upstream] | None = None
+
+    def __init__(self, client: ClientConnection, service: Service, pool: Pool, head: bytes, now: float) -> None:
         self.client = client
         self.context = client.context
         self.service = service
         self.pool = pool
-        self.method = method
-        known = METHODS.get(method)
-        self.safe = known is not None and known[0]
-        self.idempotent = known is not None and known[1]
-        self.fields = fields
+        method = self.method = client.method
+        known = METHODS.get(method, _UNKNOWN)
+        self.safe = known[0]
+        self.idempotent = known[1]
+        self.fields = client.fields
+        self.target = client.target
         self.head = head  # as it goes to the upstream
-        self.upstream: Upstream | None = None
-        self.server: UpstreamConnection | None = None
-        self.kind = REQUESTS
-        self.started = client.context.now  # the client has just made that precise
+        self.started = now
+        self.kind: int = REQUESTS
         self.request_done = True
-        self.progress = NOTHING
-        self.tries = service.retries
-        self.key = 0  # of the client, where the balance hashes
-        self.pending: list[bytes] = []  # of the body, while there is no connection to send it on
-        self.kept: list[bytes] | None = None  # of the body, as sent, while a retry may need it
-        self.kept_size = 0
-        self.bytes_in = len(head)
+        self.plain = True  # no body comes, and an answer needs nothing added for it
+        self.pending: list[bytes] | None = None  # of the body, while there is no connection to send it on
+        self.body_in = 0  # bytes
         self.bytes_out = 0
-        self.status = 0
-        self.extra = b""  # lines to add to the answer's head: Set-Cookie, X-BGProxy-Pool
-        self.target = b""
-        self.tried: list[Upstream] = []
         self.done = False
+        fields = self.fields
+        if fields.bodied or not fields.minor or client.head_only:
+            self.plain = False
 
     def __repr__(self) -> str:
         return f"<Exchange {self.method!r} {self.service.name}/{self.pool.name} {self.upstream} status={self.status}>"
+
+    @property
+    def bytes_in(self) -> int:
+        """What was sent to the upstream."""
+        return len(self.head) + self.body_in
 
     # --- claiming ---------------------------------------------------------------------------------------------------
 
@@ -81,7 +88,7 @@ class Exchange:
         self.upstream = upstream
         upstream.in_flight += 1
         upstream.requests += 1
-        self.context.enter(self.pool, self.kind)
+        self.pool.enter(self.kind)
         if not self.safe:
             self.pool.unsafe += 1
 
@@ -126,7 +133,7 @@ class Exchange:
         self.context.report(upstream, reason)
         if self.done or self.upstream is not upstream:
             return
-        if self.tries > 0 and self._retry(fresh=False):
+        if self.retries < self.service.retries and self._retry(fresh=False):
             return
         if timed_out:
             self.fail(504, "connection_timeout", f"upstream {upstream.id}: {reason}")
@@ -137,10 +144,13 @@ class Exchange:
 
     def body(self, data: bytes) -> None:
         """More of the request's body, framed as it goes on."""
-        self.bytes_in += len(data)
+        self.body_in += len(data)
         server = self.server
         if server is None:
-            self.pending.append(data)
+            if self.pending is None:
+                self.pending = [data]
+            else:
+                self.pending.append(data)
             return
         if self.kept is not None:
             self._keep(data)
@@ -163,21 +173,21 @@ class Exchange:
         """A connection has taken it: the head, and what of the body waits, go out in one write."""
         self.server = server
         pending = self.pending
-        self.kept = None
         if reused and self.idempotent:
             self.kept = []
             self.kept_size = 0
-            for data in pending:
+            for data in pending or ():
                 self._keep(data)
         if pending:
-            self.pending = []
+            self.pending = None
             server.write(b"".join([self.head, *pending]))
         else:
             server.write(self.head)
-        if self.client.write_paused:
+        client = self.client
+        if client.write_paused:
             server.pause()
         if not self.request_done:
-            self.client.resume()
+            client.resume()
 
     # --- trying again -----------------------------------------------------------------------------------------------
 
@@ -185,17 +195,17 @@ class Exchange:
         """Give it to another upstream of its pool; False if there is none. `fresh`: the same one may have it again."""
         upstream = self.upstream
         assert upstream is not None  # noqa: S101 - only what was claimed is tried again
-        self.tried.append(upstream)
-        others = [other for other in self.pool.ready if other not in self.tried]
+        tried = self.tried = [*(self.tried or ()), upstream]
+        others = [other for other in self.pool.ready if other not in tried]
         if others:
             chosen = min(others, key=_load) if self.key == 0 else (by_hash(self.pool, self.key) or others[0])
-            if chosen in self.tried:
+            if chosen in tried:
                 chosen = others[0]
         elif fresh:
             chosen = upstream
         else:
             return False
-        self.tries -= 1
+        self.retries += 1
         self.pool.retries += 1
         upstream.in_flight -= 1
         chosen.in_flight += 1
@@ -221,7 +231,9 @@ class Exchange:
             return
         # A reused connection that ends before a byte of the answer is most often one that the upstream closed while
         # the request was on its way (RFC 9110 section 9.2.2): not its failure, and safe to repeat if idempotent.
-        if reused and self.progress == NOTHING and self.tries > 0 and self.kept is not None:
+        whole = self.plain or self.kept is not None  # all of it can be sent again
+        may = reused and self.idempotent and self.progress == NOTHING and self.retries < self.service.retries
+        if may and whole:
             self.server = None
             if self._retry(fresh=True):
                 return
@@ -242,8 +254,8 @@ class Exchange:
 
     def _become(self, kind: int) -> None:
         # Entered before left: a drain must never see none where there is one.
-        self.context.enter(self.pool, kind)
-        self.context.leave(self.pool, self.kind)
+        self.pool.enter(kind)
+        self.pool.leave(self.kind)
         self.kind = kind
 
     def deadline(self) -> float:
@@ -259,12 +271,9 @@ class Exchange:
             return
         self.done = True
         self.client.exchange = None
-        self._count()
-
-    def _count(self) -> None:
         context = self.context
         pool = self.pool
-        context.leave(pool, self.kind)
+        pool.leave(self.kind)
         upstream = self.upstream
         if upstream is not None:
             upstream.in_flight -= 1
@@ -273,9 +282,10 @@ class Exchange:
         now = time.monotonic()
         context.now = now
         took = now - self.started
-        pool.buckets[bucket_of(took)] += 1
-        pool.duration_us += int(took * 1e6)
-        pool.codes[code_cell(self.status)] += 1
+        pool.buckets[bisect_left(BUCKET_BOUNDS, took)] += 1
+        pool.duration_us += took * 1e6
+        cell = CODE_CELLS.get(self.status, -1)
+        pool.codes[cell if cell >= 0 else code_cell(self.status)] += 1
         pool.bytes_in += self.bytes_in
         pool.bytes_out += self.bytes_out
         if context.access_log is not None:

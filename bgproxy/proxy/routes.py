@@ -34,6 +34,8 @@ class Routes:
         A more specific host comes first as a whole: `shop.example` with the path `/` wins over any host with `/cart`
         for requests to `shop.example`; a host without a matching path falls through to the next wider one.
         """
+        if not self.exact and not self.wildcard:
+            return self.any
         found = list(self.exact.get(hostname, ()))
         dot = hostname.find(b".")
         while dot != -1:

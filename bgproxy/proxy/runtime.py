@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from bgproxy.model.classes import CLASS_NAMES
 from bgproxy.model.snapshot import PoolSpec, ServiceSpec, UpstreamSpec
-from bgproxy.proxy.balance import Ring, balance_code
+from bgproxy.proxy.balance import SOURCE_HASH, Ring, balance_code
 from bgproxy.proxy.sessions import SessionRules, tag_of
 from bgproxy.switchboard import layout
 
 if TYPE_CHECKING:
+    from bgproxy.proxy.choice import Memory
     from bgproxy.proxy.upstream import UpstreamConnection
 
 _CLASSES: Final = len(CLASS_NAMES)
@@ -77,7 +78,7 @@ class Pool:
         self.cut = [0] * _CLASSES
         self.bytes_in = 0
         self.bytes_out = 0
-        self.duration_us = 0
+        self.duration_us = 0.0
         self.retries = 0
         self.unsafe = 0
         self.buckets = [0] * layout.BUCKET_COUNT
@@ -86,13 +87,17 @@ class Pool:
         self.seen_before: set[bytes] = set()  # and of the minute before
         self.fresh = 0  # how many of `seen` are not in `seen_before`
         self.dirty = False
-        self.gone = False  # its service was taken away: its cells may be another's
+        self.cells: memoryview | None = (
+            None  # the worker's; None when its service was taken away: they may be another's
+        )
+        self.base = layout.pool_base(service.slot, index)  # where its own begin
 
     def __repr__(self) -> str:
         return f"<Pool {self.service.name}/{self.name} ready={len(self.ready)} in_flight={self.in_flight}>"
 
     def update(self, spec: PoolSpec, cells: memoryview) -> list[Upstream]:
         """Take a new spec; upstreams that stay keep their connections. Returns those that are gone."""
+        self.cells = cells
         self.name = spec.name
         self.version = spec.version
         before = {upstream.id: upstream for upstream in self.upstreams}
@@ -120,18 +125,36 @@ class Pool:
 
         What the predecessor had in flight died with it, so the gauges begin at zero.
         """
-        base = layout.pool_base(self.service.slot, self.index)
+        base = self.base
         for index in range(_CLASSES):
             cells[base + layout.IN_FLIGHT + index] = 0
             self.cut[index] = cells[base + layout.CUT + index]
         self.bytes_in = cells[base + layout.BYTES_IN]
         self.bytes_out = cells[base + layout.BYTES_OUT]
-        self.duration_us = cells[base + layout.DURATION_US]
+        self.duration_us = float(cells[base + layout.DURATION_US])
         self.retries = cells[base + layout.RETRIES]
         cells[base + layout.UNSAFE] = 0
         cells[base + layout.SESSIONS] = 0
         self.buckets = [cells[base + layout.BUCKETS + index] for index in range(layout.BUCKET_COUNT)]
         self.codes = [cells[base + layout.CODES + index] for index in range(len(layout.CODE_LIST))]
+
+    def enter(self, kind: int) -> None:
+        """Count one more in flight, at once, where a drain can see it."""
+        count = self.in_flight[kind] + 1
+        self.in_flight[kind] = count
+        cells = self.cells
+        if cells is not None:
+            cells[self.base + kind] = count
+            self.dirty = True
+
+    def leave(self, kind: int) -> None:
+        """Count one less."""
+        count = self.in_flight[kind] - 1
+        self.in_flight[kind] = count
+        cells = self.cells
+        if cells is not None:
+            cells[self.base + kind] = count
+            self.dirty = True
 
     def note_session(self, session: bytes) -> None:
         """A request of this session came here; boundedly, the number of sessions that are about is kept."""
@@ -155,13 +178,13 @@ class Pool:
 
     def flush(self, cells: memoryview) -> None:
         """Store every count in the worker's cells."""
-        base = layout.pool_base(self.service.slot, self.index)
+        base = self.base
         for index in range(_CLASSES):
             cells[base + layout.IN_FLIGHT + index] = self.in_flight[index]
             cells[base + layout.CUT + index] = self.cut[index]
         cells[base + layout.BYTES_IN] = self.bytes_in
         cells[base + layout.BYTES_OUT] = self.bytes_out
-        cells[base + layout.DURATION_US] = self.duration_us
+        cells[base + layout.DURATION_US] = int(self.duration_us)
         cells[base + layout.RETRIES] = self.retries
         cells[base + layout.UNSAFE] = self.unsafe
         cells[base + layout.SESSIONS] = len(self.seen_before) + self.fresh
@@ -198,6 +221,8 @@ class Service:
         self.preview_allow: str | tuple[str, ...] = "private"
         self.sessions: SessionRules | None = None
         self.source_sessions = False
+        self.simple = True  # who a client is, and what it says, decides nothing here but a preview
+        self.memory: Memory | None = None  # then: what every header block means
 
     def update(self, spec: ServiceSpec, session_key: bytes, cells: memoryview) -> list[Upstream]:
         """Take a new spec; returns the upstreams that are gone."""
@@ -212,4 +237,6 @@ class Service:
         self.preview_allow = spec.preview.allow
         self.sessions = SessionRules(spec.name, spec.sessions, session_key) if spec.sessions.mode == "cookie" else None
         self.source_sessions = spec.sessions.mode == "source"
+        self.simple = self.sessions is None and not self.source_sessions and self.balance != SOURCE_HASH
+        self.memory = None
         return self.pools[0].update(spec.pools[0], cells) + self.pools[1].update(spec.pools[1], cells)

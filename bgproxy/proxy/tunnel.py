@@ -62,7 +62,7 @@ class Tunnel:
 
     def client_data(self, data: bytes) -> None:
         """Bytes from the client."""
-        self.exchange.bytes_in += len(data)
+        self.exchange.body_in += len(data)
         self._touch()
         tracker = self.to_server
         if tracker is not None:

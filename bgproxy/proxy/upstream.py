@@ -10,7 +10,7 @@ from bgproxy.http1.chunked import LAST_CHUNK, ChunkedBody, chunk
 from bgproxy.http1.errors import BadResponse, ProtocolError
 from bgproxy.http1.response import ResponseHead, parse_response_head
 from bgproxy.model.connection import SERVER_STEPS, illegal
-from bgproxy.proxy.client import HIGH_WATER, LOW_WATER, _no_write
+from bgproxy.proxy.client import _no_write
 from bgproxy.proxy.exchange import BEGUN, INTERIM, NOTHING, Exchange
 from bgproxy.proxy.tunnel import Tunnel
 
@@ -37,37 +37,41 @@ MAX_INTERIM: Final = 32
 #: Longest response head.
 MAX_HEAD: Final = 64 * 1024
 
+_NO_RESPONSE: Final = ResponseHead()
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 _CLOSE: Final = b"Connection: close\r\n"
+_CLOSE_END: Final = _CLOSE + b"\r\n"
 _KEEP: Final = b"Connection: keep-alive\r\n"
 
 
 class UpstreamConnection:
     """The protocol of one connection to an upstream (asyncio.Protocol by shape)."""
 
+    tunnel: Tunnel | None = None
+    body_left: int = 0
+    until_close: bool = False
+    chunks: ChunkedBody | None = None
+    keep: bool = True  # may be used again after this answer
+    rechunk: bool = False  # a body that ends with the connection is chunked for the client
+    client_keep: bool = True
+    # The memory of the last head: an upstream's repeats within a second.
+
     def __init__(self, context: Context, upstream: Upstream) -> None:
         self.context = context
         self.upstream = upstream
-        self.state = CONNECTING
         self.transport: Any = None
         self.write: Callable[[bytes], None] = _no_write
+        self.last_response = _NO_RESPONSE
+        self.state: int = CONNECTING
         self.exchange: Exchange | None = None
-        self.tunnel: Tunnel | None = None
         self.reused = False
         self.buffer = b""
         self.interims = 0
-        self.body_left = 0
-        self.until_close = False
-        self.chunks: ChunkedBody | None = None
-        self.keep = True  # may be used again after this answer
         self.deadline = 0.0
         self.paused = False
-        self.rechunk = False  # a body that ends with the connection is chunked for the client
-        self.client_keep = True
-        # The memory of the last head: an upstream's repeats within a second.
-        self.last_head = b"\0"
-        self.last_response = ResponseHead()
-        self.last_out = b""
+        self.last_head = b""  # with its empty line
+        self.last_size = 0  # of an answer with that head and all of its body; 0: not to be taken as a whole
+        self.last_out = b""  # the head that goes to most clients
 
     def __repr__(self) -> str:
         return f"<UpstreamConnection {self.upstream.id} state={self.state} exchange={self.exchange!r}>"
@@ -85,7 +89,6 @@ class UpstreamConnection:
         """The upstream has accepted."""
         self.transport = transport
         self.write = self.transport.write
-        self.transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self.step(CONNECTED)
         self.context.servers.add(self)
         self.upstream.connections += 1
@@ -102,9 +105,14 @@ class UpstreamConnection:
         self.reused = reused
         self.interims = 0
         context = self.context
-        timeouts = context.timeouts
-        self.deadline = context.now + timeouts.response if exchange.request_done else 0.0
-        exchange.attached(self, reused=reused)
+        self.deadline = context.now + context.timeouts.response if exchange.request_done else 0.0
+        if not exchange.plain:
+            exchange.attached(self, reused=reused)
+            return
+        exchange.server = self
+        self.write(exchange.head)
+        if exchange.client.write_paused:
+            self.pause()
 
     def send(self, data: bytes) -> None:
         """More of the request's body."""
@@ -222,6 +230,8 @@ class UpstreamConnection:
             else:
                 self.close()  # nobody asked for anything: whatever it is, it must not answer the next request
             return
+        if len(data) == self.last_size and exchange.plain and self._whole(data, exchange):
+            return
         try:
             if state == WAITING:
                 self._head(data, exchange)
@@ -230,6 +240,36 @@ class UpstreamConnection:
         except ProtocolError as error:
             self.close()
             exchange.server_lost(reused=False, reason=error.detail, error="http_protocol_error")
+
+    def _whole(self, data: bytes, exchange: Exchange) -> bool:
+        """Send on an answer that came in one piece, under the same head as the last one; False if it is none."""
+        client = exchange.client
+        if (
+            self.state != WAITING
+            or not data.startswith(self.last_head)
+            or self.buffer
+            or client.eof
+            or self.paused
+            or self.context.stopping
+        ):
+            return False
+        self.state = IDLE  # what HEAD and ANSWERED make of WAITING
+        response = self.last_response
+        keep = not exchange.fields.close
+        if not keep:
+            out = b"".join([response.forwarded, _CLOSE_END, data[len(self.last_head) :]])
+        elif response.untouched:
+            out = data
+        else:
+            out = self.last_out + data[len(self.last_head) :]
+        client.write(out)
+        exchange.status = response.status
+        exchange.bytes_out += len(out)
+        self.exchange = None
+        exchange.finish()
+        self.release()
+        client.answered(keep=keep)
+        return True
 
     def _head(self, data: bytes, exchange: Exchange) -> None:
         if self.buffer:
@@ -248,19 +288,14 @@ class UpstreamConnection:
                 if exchange.progress == NOTHING:
                     exchange.progress = INTERIM  # something has come: no retry from here on
                 return
-            head = data[: end + 2]
+            head = data[: end + 4]
             if head == self.last_head:
                 response = self.last_response
             else:
                 if end > MAX_HEAD:
                     raise BadResponse(f"a response head of more than {MAX_HEAD} bytes")
-                response = parse_response_head(head, self.context.response_names)
-                self.last_head = head
-                self.last_response = response
-                lines = response.forwarded
-                if response.chunked and not response.bodyless:
-                    lines += _CHUNKED
-                self.last_out = lines + b"\r\n"
+                response = parse_response_head(data[: end + 2], self.context.response_names)
+                self._remember(head, response)
             if response.status >= 200:
                 self._answer(data, end + 4, response, exchange)
                 return
@@ -276,6 +311,21 @@ class UpstreamConnection:
             data = data[end + 4 :]
             if not data:
                 return
+
+    def _remember(self, head: bytes, response: ResponseHead) -> None:
+        """Keep what was decided about a head, and whether an answer with it can be taken as a whole."""
+        self.last_head = head
+        self.last_response = response
+        lines = response.forwarded
+        if response.chunked and not response.bodyless:
+            lines += _CHUNKED
+        self.last_out = lines + b"\r\n"
+        self.last_size = 0
+        if response.dated and not response.close and response.status >= 200:
+            if response.bodyless:
+                self.last_size = len(head)
+            elif response.length >= 0:
+                self.last_size = len(head) + response.length
 
     def _answer(self, data: bytes, start: int, response: ResponseHead, exchange: Exchange) -> None:
         """The final head: decide the framing, and send on what has come."""
@@ -315,7 +365,9 @@ class UpstreamConnection:
                 self.client_keep = False
 
         # The plain case, one write: nothing to add, a client that stays, a body of known length or none.
-        plain = response.dated and not exchange.extra and self.client_keep and fields.minor and not self.until_close
+        plain = (
+            response.dated and not exchange.extra and self.client_keep and fields.minor == 1 and not self.until_close
+        )
         if whole:
             body_end = start + self.body_left
             self.body_left = 0

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, cast
 
 import uvloop
 
-from bgproxy.proxy.client import ClientConnection, Listener
+from bgproxy.proxy.client import ClientConnection
 from bgproxy.proxy.context import SWEEP, Context
+from bgproxy.proxy.heads import Listener
 from bgproxy.proxy.link import Link
 
 if TYPE_CHECKING:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from bgproxy.http1 import names
-from bgproxy.http1.names import DROP, EXTRA, FORWARDED, HOST, NOT_IN_TRAILERS, PLAIN, PROTECTED, NameTable
+from bgproxy.http1.names import (
+    DROP,
+    EXTRA,
+    FORWARDED,
+    HOST,
+    NOT_IN_TRAILERS,
+    PLAIN,
+    PROTECTED,
+    REPEATING,
+    NameTable,
+)
 
 
 @pytest.mark.parametrize("spelling", [b"host", b"Host", b"HOST", b"hOsT"])
@@ -79,8 +89,26 @@ def test_a_service_cannot_ask_for_a_name_that_means_something_already():
 def test_what_was_learnt_is_had_by_its_spelling():
     """Each spelling is an entry: nothing is lower-cased again."""
     table = NameTable()
-    table.learn(b"ACCEPT")
-    assert table.known == {b"ACCEPT": PLAIN}
+    table.learn(b"ACCEPT-ENCODING")
+    table.learn(b"X-any")
+    assert table.known == {b"ACCEPT-ENCODING": REPEATING, b"X-any": PLAIN}
+
+
+def test_lines_are_remembered_up_to_a_bound_and_then_anew():
+    """A client that invents lines spoils the memory for no longer than it takes to fill it again."""
+    table = NameTable()
+    table.learn_line(b"Accept: " + b"x" * 256)
+    assert table.lines == set()
+    for number in range(1025):
+        table.learn_line(b"Accept: %d" % number)
+    assert table.lines == {b"Accept: 1024"}
+
+
+def test_lines_that_say_who_a_client_is_are_not_remembered():
+    """What one client pays for a line must tell it nothing about another's cookie or password."""
+    table = NameTable()
+    for name in (b"Cookie", b"Authorization", b"Proxy-Authorization", b"X-Api-Key", b"Referer", b"From"):
+        assert table.learn(name) != REPEATING
 
 
 def test_the_memory_is_bounded_in_entries_and_in_length():

@@ -8,7 +8,7 @@ import pytest
 from support.routing import client, fields, make_service, service_spec
 
 from bgproxy.config.schema import Preview, Sessions
-from bgproxy.proxy.choice import Memory, choose
+from bgproxy.proxy.choice import Memory, choose, remember
 from bgproxy.proxy.sessions import Pin, tag_of
 
 NOW = 1_800_000_000
@@ -152,14 +152,29 @@ def test_nothing_but_who_is_live_decides_a_plain_request():
     assert not Memory(make_service(), fields(b"X-BGProxy-Pool: blue"), client()).plain
 
 
-def test_a_memory_ends_with_the_rules_that_it_was_made_by():
-    """A new spec of the service, or another service, is judged anew."""
+def test_a_service_that_asks_nothing_of_clients_has_one_memory_for_all():
+    """And a header block that names a pool has its own; so has every block where clients matter."""
     service = make_service()
-    memory = Memory(service, fields(), client())
-    assert memory.current(service)
-    assert not memory.current(make_service())
+    common = remember(service, fields(), client())
+    assert remember(service, fields(b"Cookie: a=b"), client("8.8.8.8")) is common
+    assert common.plain
+    assert not remember(service, fields(b"X-BGProxy-Pool: green"), client()).plain
+    assert not remember(service, fields(b"Cookie: bgproxy_pool=green"), client()).plain
+    for rules in (
+        {"balance": "source_hash"},
+        {"sessions": Sessions(mode="source")},
+        {"sessions": Sessions(mode="cookie")},
+    ):
+        asking = make_service(**rules)
+        assert remember(asking, fields(), client()) is not remember(asking, fields(), client())
+
+
+def test_the_common_memory_ends_with_the_rules_that_it_was_made_by():
+    """A new spec of the service is judged anew."""
+    service = make_service()
+    common = remember(service, fields(), client())
     service.update(service_spec(preview=Preview(allow="any")), bytes(32), memoryview(bytearray(1 << 24)).cast("Q"))
-    assert not memory.current(service)
+    assert remember(service, fields(), client()) is not common
 
 
 @pytest.mark.parametrize("rules", [{"balance": "source_hash"}, {"sessions": Sessions(mode="source")}])

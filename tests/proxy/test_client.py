@@ -423,3 +423,40 @@ async def test_a_request_without_a_host_gets_one() -> None:
         await plane.serve(blue)
         assert (await plane.ask(b"GET / HTTP/1.0\r\n\r\n")).status == 200
         assert b"Host: localhost\r\n" in blue.heads[0]
+
+
+async def test_the_next_connection_of_an_address_begins_with_what_the_last_knew() -> None:
+    """Its requests have their own ids, and are judged anew once a service asks for another header."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        green = await plane.upstream(OK)
+        spec = await plane.serve(blue, green)
+        for _ in range(3):
+            await plane.ask(get("/", "X-Mine: green"))
+            await until(lambda: not plane.context.clients)
+        recent = plane.context.recent["127.0.0.1"]
+        assert len({id(client.fields) for client in plane.clients}) == 1
+        assert len({head.rpartition(b"X-Request-ID: ")[2] for head in blue.heads}) == 3
+        plane.change(spec, preview=schema.Preview(header="X-Mine"))
+        assert plane.context.recent == {}
+        await plane.ask(get("/", "X-Mine: green"))
+        await until(lambda: bool(plane.context.recent))
+        assert plane.context.recent["127.0.0.1"].fields is not recent.fields
+        assert len(green.heads) == 1
+
+
+async def test_the_memory_of_addresses_is_bounded() -> None:
+    """Long heads are not kept, and no more addresses than a fixed number."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        await plane.serve(blue)
+        await plane.ask(get("/", "X-Long: " + "x" * 4096))
+        await until(lambda: not plane.context.clients)
+        assert plane.context.recent == {}
+        await plane.ask(get())
+        await until(lambda: not plane.context.clients)
+        (client,) = plane.context.recent.values()
+        for number in range(1000):
+            client.peer = f"192.0.2.{number}"
+            plane.context.keep_recent(client)
+            assert len(plane.context.recent) <= 256

@@ -336,3 +336,9 @@ async def test_unix_sockets(tmp_path) -> None:
         await plane.serve(UpstreamSpec("unix:" + path, 0, "unix://" + path, path, usable=True))
         assert (await plane.ask(get())).status == 200
     server.close()
+
+
+async def test_an_answer_in_one_piece_goes_the_way_of_the_table() -> None:
+    """Its short cut from waiting to idle is what a head and an end of an answer make of it."""
+    answering = connection.SERVER_STEPS[upstream_module.HEAD * 6 + upstream_module.WAITING]
+    assert connection.SERVER_STEPS[upstream_module.ANSWERED * 6 + answering] == upstream_module.IDLE

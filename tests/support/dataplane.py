@@ -17,8 +17,9 @@ from typing import Any, Self
 
 from bgproxy.config import schema
 from bgproxy.model.snapshot import PoolSpec, ProxySpec, ServiceSpec, UpstreamSpec
-from bgproxy.proxy.client import ClientConnection, Listener
+from bgproxy.proxy.client import ClientConnection
 from bgproxy.proxy.context import Context
+from bgproxy.proxy.heads import Listener
 from bgproxy.switchboard.board import Switchboard
 
 PATIENCE = 5.0
@@ -112,12 +113,13 @@ class DataPlane:
         sock.bind(("127.0.0.1", 0))
         sock.listen(64)
         self.port = sock.getsockname()[1]
+        self.listener = Listener(self.port, unix=False)
         self._server = await loop.create_server(self._client, sock=sock)  # type: ignore[type-var]
         self._sweeper = loop.create_task(self._sweep())
         return self
 
     def _client(self) -> Any:
-        client = ClientConnection(self.context, Listener(self.port, unix=False))
+        client = ClientConnection(self.context, self.listener)
         self.clients.append(client)
         return client
 

@@ -9,8 +9,9 @@ from bgproxy.config import schema
 from bgproxy.http1.names import NameTable
 from bgproxy.http1.request import RequestFields, parse_request_fields
 from bgproxy.model.snapshot import PoolSpec, ServiceSpec, UpstreamSpec
-from bgproxy.proxy.client import ClientConnection, Listener
+from bgproxy.proxy.client import ClientConnection
 from bgproxy.proxy.context import Context
+from bgproxy.proxy.heads import Listener
 from bgproxy.proxy.peers import Networks
 from bgproxy.proxy.runtime import Service
 from bgproxy.switchboard import layout
