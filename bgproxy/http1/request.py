@@ -82,30 +82,32 @@ class RequestFields:
         self.kept = _NONE  # those that go on; empty where all do
         self.places = _NOWHERE  # where in `kept` a line stands that is forwarded unread; -1 for every other line
 
-    def forwards(self, block: bytes, lines: list[bytes]) -> bytes:
-        """What is forwarded of another block, `lines` by its CRLFs, if all that was decided about this one holds for it.
+    def forwards(self, head: bytes, lines: list[bytes]) -> bytes:
+        """What is forwarded of another head's block, if all that was decided about this one holds for it too.
 
-        It does where the two differ in nothing but the values of fields that are forwarded unread: these values alone
-        are judged. b"": the block needs a judgement of its own.
+        `lines` is the whole head, split at its CRLFs. It holds where the blocks differ in nothing but the values of
+        fields that are forwarded unread: these values alone are judged. b"": it needs a judgement of its own.
         """
-        before = self.lines
+        known = self.lines
         places = self.places
-        if len(lines) != len(before) or len(places) != len(lines) - 1:
+        # A request line and an empty line more; behind the CRLF of that one stands nothing, as behind a block's last.
+        if len(lines) != len(known) + 2 or len(places) != len(known) - 1 or lines[-1] or lines[-2]:
             return b""
         kept = self.kept
         if kept:
             kept = kept[:]
-        for index, line in enumerate(lines):
-            if line == before[index]:
+        for index, place in enumerate(places):
+            line = lines[index + 1]
+            before = known[index]
+            if line == before:
                 continue
-            place = places[index]
-            if place < 0 or not line.startswith(before[index].partition(b":")[0] + b":"):
+            if place < 0 or not line.startswith(before.partition(b":")[0] + b":"):
                 return b""
             if line.translate(LINE_TABLE) != line:
                 return b""
             if kept:
                 kept[place] = line
-        return b"\r\n".join(kept) if kept else block
+        return b"\r\n".join(kept) if kept else head[len(lines[0]) + 2 : -2]
 
 
 def parse_request_line(line: bytes) -> tuple[bytes, bytes, int]:
@@ -208,15 +210,9 @@ def parse_request_fields(
 
     `authority` is that of an absolute-form target, which replaces Host. Raises `BadRequest`.
     """
-    return parse_request_lines(block, block.split(b"\r\n"), minor, names, max_headers, authority)
-
-
-def parse_request_lines(
-    block: bytes, lines: list[bytes], minor: int, names: NameTable, max_headers: int, authority: bytes = b""
-) -> RequestFields:
-    """The same for a block that is already split at its CRLFs."""
     fields = RequestFields()
     fields.minor = minor
+    lines = block.split(b"\r\n")
     total = len(lines) - 1  # behind the last CRLF stands nothing
     if total > max_headers:
         raise BadRequest(431, f"more than {max_headers} header fields")

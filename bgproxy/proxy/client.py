@@ -260,8 +260,8 @@ class ClientConnection(RequestHeads):
         if end == -1:
             self._partial(data, line_end)
             return
-        if self.judge(data, line_end, end):
-            self.routed = -1
+        self.judge(data, line_end, end)
+        self.routed = -1
         self._serve(data[end + 4 :] if len(data) > end + 4 else b"")
 
     def _partial(self, data: bytes, line_end: int) -> None:

@@ -17,7 +17,6 @@ from bgproxy.http1.request import (
     RequestFields,
     parse_request_fields,
     parse_request_line,
-    parse_request_lines,
     split_absolute,
 )
 
@@ -63,12 +62,23 @@ class RequestHeads:
         self.fixed_id = False  # the request id is the client's
 
     def meet_again(self, data: bytes) -> bool:
-        """Take a whole head whose rest is the last one's, to the byte; False where it must be looked at closely."""
+        """Take a whole head whose block is the last one's, but for values that nobody looks at.
+
+        False where it must be looked at closely.
+        """
         length = len(data)
         size = self.rest_size
-        if not 0 < size < length <= self.context.short_head or not data.endswith(self.rest):
+        if not size or length > self.context.short_head:
             return False
-        line = data[: length - size]
+        forwarded = b""
+        if size < length and data.endswith(self.rest):
+            line = data[: length - size]
+        else:
+            lines = data.split(b"\r\n")
+            forwarded = self.fields.forwards(data, lines)
+            if not forwarded:
+                return False
+            line = lines[0] + b"\r\n"
         parts = line.split(b" ")
         if len(parts) != 3 or parts[2] != b"HTTP/1.1\r\n":
             return False
@@ -76,6 +86,10 @@ class RequestHeads:
         target = parts[1]
         if not target.startswith(b"/") or target.translate(TARGET_TABLE) != target or method not in METHODS:
             return False
+        if forwarded:
+            self.forwarded = forwarded
+            self.rest = data[len(line) :]
+            self.rest_size = len(self.rest)
         self.number += 1
         self.method = method
         self.target = target
@@ -83,11 +97,8 @@ class RequestHeads:
         self.head_only = method == b"HEAD"
         return True
 
-    def judge(self, data: bytes, line_end: int, end: int) -> bool:
-        """Take a head: `data[:line_end]` is its request line, at `end` its empty line begins. Raises `BadRequest`.
-
-        True if anything but its request line, and values that nobody looks at, is another than the last one's.
-        """
+    def judge(self, data: bytes, line_end: int, end: int) -> None:
+        """Take a head: `data[:line_end]` is its request line, at `end` its empty line begins. Raises `BadRequest`."""
         if line_end > MAX_LINE:
             raise BadRequest(414, f"a request line of more than {MAX_LINE} bytes")
         if end > self.context.limits.header_bytes:
@@ -99,23 +110,16 @@ class RequestHeads:
         block = data[line_end + 2 : end + 2]
         if not target.startswith(b"/") or method == b"CONNECT":
             self._other_form(method, target, minor, block)
-            return True
+            return
         self.target = target
         self.line = data[: line_end + 2] if minor else b"%b %b HTTP/1.1\r\n" % (method, target)
-        lines = block.split(b"\r\n")
-        known = self.fields
-        forwarded = known.forwards(block, lines) if known.minor == minor else b""
-        again = bool(forwarded)
-        if not again:
-            context = self.context
-            self.rest_size = 0  # the parser may raise
-            self.fields = parse_request_lines(block, lines, minor, context.request_names, context.limits.headers)
-            forwarded = self.fields.forwarded
-            self._set_tail()
-        self.forwarded = forwarded
+        context = self.context
+        self.rest_size = 0  # the parser may raise
+        self.fields = parse_request_fields(block, minor, context.request_names, context.limits.headers)
+        self.forwarded = self.fields.forwarded
+        self._set_tail()
         self.rest = data[line_end + 2 : end + 4]
         self.rest_size = len(self.rest) if minor else 0
-        return not again
 
     def forget(self) -> None:
         """What was decided about the last block holds no more: another table of names, other limits."""

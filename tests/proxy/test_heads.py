@@ -124,8 +124,7 @@ def test_values_that_nobody_looks_at_may_change():
     take(connection, b"GET / HTTP/1.1\r\n" + BROWSER)
     known = connection.fields
     other = BROWSER.replace(b"00-1", b"00-22").replace(b"example/1", b"example/2")
-    data = b"GET / HTTP/1.1\r\n" + other
-    assert not connection.judge(data, 14, len(data) - 4)
+    assert connection.meet_again(b"GET / HTTP/1.1\r\n" + other)
     assert connection.fields is known
     assert b"traceparent: 00-22\r\n" in connection.head()
     assert b"example/2\r\n" in connection.head()
@@ -147,9 +146,10 @@ def test_what_was_decided_by_an_old_table_is_not_met_again():
     connection = heads()
     take(connection, b"GET / HTTP/1.1\r\n" + BROWSER)
     connection.forget()
-    data = b"GET / HTTP/1.1\r\n" + BROWSER
-    assert not connection.meet_again(data)
-    assert connection.judge(data, 14, len(data) - 4)
+    known = connection.fields
+    assert not connection.meet_again(b"GET / HTTP/1.1\r\n" + BROWSER)
+    take(connection, b"GET / HTTP/1.1\r\n" + BROWSER)
+    assert connection.fields is not known
 
 
 def test_a_connection_may_begin_with_what_another_knew():
