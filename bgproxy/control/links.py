@@ -78,12 +78,11 @@ class Link(asyncio.Protocol):
         """Whether it has acknowledged all that it was sent."""
         return not self._unacked
 
-    def send(self, message: messages.ToWorker) -> None:
-        """Send a message, as far as there is somebody to send it to."""
-        if self._transport is not None and not self.closed:
-            if isinstance(message, messages.Snapshot | messages.Flush):
-                self._unacked.append(message.number)
-            self._transport.write(messages.encode(message))
+    def send(self, *several: messages.ToWorker) -> None:
+        """Send messages, in one piece, as far as there is somebody to send them to."""
+        if self._transport is not None and not self.closed and several:
+            self._unacked += [one.number for one in several if isinstance(one, messages.Snapshot | messages.Flush)]
+            self._transport.write(b"".join(map(messages.encode, several)))
 
     def close(self) -> None:
         """End it. Idempotent."""
@@ -204,20 +203,21 @@ class Links:
             else:
                 link.send(snapshot)
 
-    def send(self, *notes: messages.DrainPool | messages.UndrainPool | messages.Warm) -> None:
+    def send(self, *notes: messages.DrainPool | messages.UndrainPool) -> None:
         """Send notes that are not answered; a worker that is behind gets what matters of them with its next snapshot."""
         for link in self._greeted():
             if not link.behind:
-                for note in notes:
-                    link.send(note)
+                link.send(*notes)
 
-    async def acknowledged(self, within: float = ACK_WITHIN) -> None:
-        """Wait until every worker that lives has all that it was sent, and says so now.
+    async def acknowledged(self, within: float = ACK_WITHIN, *, then: Iterable[messages.Warm] = ()) -> None:
+        """Wait until every worker that lives has all that it was sent, and says so now; `then` it has more to do.
+
+        That comes with the question: a worker begins with it when it has answered, and is woken once.
 
         Raises:
             Unavailable: one did not within so many seconds; the text names it.
         """
-        late = await self._ask(within)
+        late = await self._ask(within, then)
         if late:
             names = ", ".join(f"worker {link.worker} (pid {link.pid})" for link in late)
             raise Unavailable(f"{names} did not answer within {within:g}s; nothing was changed.")
@@ -230,7 +230,7 @@ class Links:
         """
         return not await self._ask(within)
 
-    async def _ask(self, within: float) -> list[Link]:
+    async def _ask(self, within: float, then: Iterable[messages.Warm] = ()) -> list[Link]:
         """Send a flush, and wait for its answers; the links that owe one after so many seconds.
 
         Answers come in order, so that this one also stands for every snapshot before. A worker that has not said Hello, or
@@ -240,7 +240,7 @@ class Links:
         asked = list(self._links.values())
         for link in self._greeted():
             if not link.behind:
-                link.send(messages.Flush(number))
+                link.send(messages.Flush(number), *then)
         return await self._wait(lambda: [link for link in asked if not link.closed and link.acked < number], within)
 
     def _greeted(self) -> list[Link]:

@@ -227,8 +227,8 @@ class Switcher:
                 service.coming = to
             self._publisher.touch(*(service.name for service in changes))
             self._publisher.publish()
-            self._links.send(*(self._warm(service, to) for service, to in changes.items()))
-            await self._links.acknowledged()
+            # The workers answer first and open connections then, while the disk is at work here.
+            await self._links.acknowledged(then=[self._warm(service, to) for service, to in changes.items()])
             self._check(changes, order)  # once more: that may have taken a while
             return await self._ledger.change(
                 lambda state: self._next(state, changes, order), lambda state: self._commit(state, changes, order)

@@ -11,7 +11,7 @@ from support.waiting import eventually_async
 from bgproxy.control.links import WINDOW, Links
 from bgproxy.errors import Unavailable
 from bgproxy.switchboard.board import Switchboard
-from bgproxy.switchboard.messages import Ack, DrainPool, Flush, Hello, Snapshot, UpstreamFailed
+from bgproxy.switchboard.messages import Ack, DrainPool, Flush, Hello, Snapshot, UpstreamFailed, Warm
 
 NOTE = DrainPool("shop", 0, 1.0)
 
@@ -89,6 +89,17 @@ async def test_acknowledged_means_that_every_worker_has_it(office):
     office.links.publish(office.delta())
     await office.links.acknowledged()
     assert [len(worker.of(Snapshot)) for worker in (first, second)] == [2, 2]
+
+
+async def test_what_comes_after_the_answer_is_told_with_the_question(office):
+    """A worker is woken once, and answers before it begins with that."""
+    worker = await office.serving(0)
+    warm = Warm("shop", 1, 3)
+    await office.links.acknowledged(then=[warm])
+    assert worker.heard[-2:] == [Flush(worker.of(Flush)[-1].number), warm]
+    office.links.publish(office.delta())
+    office.links.send(NOTE, NOTE)
+    await eventually_async(lambda: worker.heard[-2:] == [NOTE, NOTE])
 
 
 async def test_a_stopped_worker_is_named_even_if_it_had_acknowledged_everything(office):
