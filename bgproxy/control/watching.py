@@ -68,6 +68,7 @@ class Watch:
         self._discovery = discovery(self._resolved)
         self._watched: dict[str, _Watched] = {}
         self._users: dict[str, set[tuple[str, int]]] = {}  # of a name: services and pools
+        self._names: dict[tuple[str, int], set[str]] = {}  # the other way round
         self._last_good: Mapping[str, tuple[str, ...]] = {}  # addresses of names, from a former life
         self._reserved: dict[str, int] = {}  # slots of upstreams, from a former life
         self.on_placed: Callable[[], None] = lambda: (
@@ -154,12 +155,14 @@ class Watch:
         for host, port in wanted.items():
             self._users.setdefault(host, set()).add(user)
             self._discovery.watch(host, port)
-        for host, users in list(self._users.items()):
-            if user in users and host not in wanted:
-                users.discard(user)
-                if not users:
-                    del self._users[host]
-                    self._discovery.unwatch(host)
+        for host in self._names.pop(user, set()) - wanted.keys():
+            users = self._users[host]
+            users.discard(user)
+            if not users:
+                del self._users[host]
+                self._discovery.unwatch(host)
+        if wanted:
+            self._names[user] = set(wanted)
 
     def _addresses_of(self, host: str) -> tuple[str, ...]:
         return self._discovery.addresses(host) or self._last_good.get(host, ())
