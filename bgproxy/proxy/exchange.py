@@ -7,7 +7,6 @@ how it ended.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
@@ -106,29 +105,21 @@ class Exchange:
 
     def connect(self, upstream: Upstream) -> None:
         """Open a connection; the request waits for it."""
+        from bgproxy.proxy.dial import dial  # noqa: PLC0415 - they know each other
+
         if not self.request_done:
             self.client.pause()  # what has come is kept in `pending`; more must not
         context = self.context
-        context.own(context.loop.create_task(self._connect(upstream), name=f"connect {upstream.id}"))
+        context.own(context.loop.create_task(dial(self, upstream), name=f"connect {upstream.id}"))
 
-    async def _connect(self, upstream: Upstream) -> None:
-        from bgproxy.proxy.upstream import open_connection  # noqa: PLC0415 - they know each other
-
-        limit = self.context.timeouts.connect
-        try:
-            async with asyncio.timeout(limit):
-                server = await open_connection(self.context, upstream)
-        except TimeoutError:
-            self._unreachable(upstream, f"no connection within {limit:g}s", timed_out=True)
-        except OSError as error:
-            self._unreachable(upstream, _reason_of(error), timed_out=False)
+    def connected(self, upstream: Upstream, server: UpstreamConnection) -> None:
+        """The connection is there."""
+        if self.done or self.server is not None or self.upstream is not upstream:
+            server.release()  # the client has gone meanwhile; the next one gets the connection
         else:
-            if self.done or self.server is not None or self.upstream is not upstream:
-                server.release()  # the client has gone meanwhile; the next one gets the connection
-            else:
-                server.start(self, False)
+            server.start(self, False)
 
-    def _unreachable(self, upstream: Upstream, reason: str, *, timed_out: bool) -> None:
+    def unreachable(self, upstream: Upstream, reason: str, *, timed_out: bool) -> None:
         """No connection could be made: nothing was sent, so another upstream may get any request."""
         self.context.report(upstream, reason)
         if self.done or self.upstream is not upstream:
@@ -337,7 +328,3 @@ class Exchange:
 
 def _load(upstream: Upstream) -> int:
     return upstream.in_flight
-
-
-def _reason_of(error: OSError) -> str:
-    return (error.strerror or str(error) or type(error).__name__).lower()

@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Any, cast
 
 from bgproxy.proxy.accesslog import AccessLog
-from bgproxy.proxy.upstream import warm
+from bgproxy.proxy.dial import warm
 from bgproxy.switchboard import messages
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from bgproxy.http1.chunked import LAST_CHUNK, ChunkedBody, chunk
 from bgproxy.http1.errors import BadResponse, ProtocolError
@@ -496,25 +496,3 @@ class UpstreamConnection:
         self.exchange = None
         self.tunnel = Tunnel(exchange, exchange.client, self, upgrade)
         self.tunnel.begin(rest)
-
-
-async def open_connection(context: Context, upstream: Upstream) -> UpstreamConnection:
-    """Connect to an upstream. Raises `OSError`; the caller sets the deadline."""
-    connection = UpstreamConnection(context, upstream)
-    loop = context.loop
-    factory = cast("Callable[[], asyncio.Protocol]", lambda: connection)
-    if upstream.path:
-        await loop.create_unix_connection(factory, upstream.path)
-    else:
-        await loop.create_connection(factory, upstream.host, upstream.port)
-    return connection
-
-
-async def warm(context: Context, upstream: Upstream, connections: int) -> None:
-    """Open idle connections ahead of a switch, until there are `connections` of them; failures are left alone."""
-    for _ in range(connections - len(upstream.idle)):
-        try:
-            async with asyncio.timeout(context.timeouts.connect):
-                (await open_connection(context, upstream)).release()
-        except (OSError, TimeoutError):
-            return
