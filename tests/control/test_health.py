@@ -9,7 +9,7 @@ import time
 
 import pytest
 from aiohttp import web
-from support.waiting import eventually_async
+from support.waiting import eventually_async, handed_over
 
 from bgproxy.config.schema import Health
 from bgproxy.control import health
@@ -43,7 +43,8 @@ async def server(aiohttp_server):
     running = await aiohttp_server(app, shutdown_timeout=0.1)
     server.address = ("127.0.0.1", running.port)
     server.url = f"http://127.0.0.1:{running.port}"
-    return server
+    yield server
+    await handed_over()
 
 
 @pytest.fixture

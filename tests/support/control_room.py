@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from aiohttp import web
 from support.fake_worker import FakeWorker
-from support.waiting import eventually_async
+from support.waiting import eventually_async, handed_over
 
 from bgproxy.config.schema import Config, Drain, Health, Pool, Pools, Service
 from bgproxy.control.actor import Actor
@@ -84,6 +84,7 @@ class ControlRoom:
 
     async def __aexit__(self, *_: object) -> None:
         await self.controller.stop()
+        await handed_over()  # checks that were under way
         for worker in self.workers:
             worker.die()
         for upstream in self.upstreams.values():
