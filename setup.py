@@ -7,10 +7,10 @@ build without a compiler goes on, and says so; `bgproxy version` tells which of 
 from __future__ import annotations
 
 import os
-import shutil
+import shlex
+import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 
 from setuptools import setup
 
@@ -42,12 +42,22 @@ HOT = [
 #: Commands of setuptools that build something.
 BUILDING = {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"}
 
+#: What a build that cannot compile lacks.
+MISSING = "no C compiler, or no headers for it (Debian and Ubuntu: apt install gcc libc6-dev python3-dev)"
+
 
 def compiler() -> bool:
-    """Whether a C compiler can be run, and the headers of this Python are there."""
-    command = os.environ.get("CC") or (sysconfig.get_config_var("CC") or "cc").split()[0]
-    headers = Path(sysconfig.get_path("include")) / "Python.h"
-    return shutil.which(command) is not None and headers.exists()
+    """Whether a C program that includes Python.h compiles: a compiler may be there without the headers, of C or of Python."""
+    setting = os.environ.get
+    command = shlex.split(setting("CC") or sysconfig.get_config_var("CC") or "cc")
+    flags = shlex.split(f"{setting('CPPFLAGS', '')} {setting('CFLAGS', '')}")
+    headers = [f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")]
+    probe = [*command, *flags, *headers, "-fsyntax-only", "-x", "c", "-"]
+    try:
+        tried = subprocess.run(probe, input=b"#include <Python.h>\n", capture_output=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return tried.returncode == 0
 
 
 def modules() -> list[object]:
@@ -55,11 +65,15 @@ def modules() -> list[object]:
     if not BUILDING.intersection(sys.argv):  # asked for metadata only, which takes no compiler
         return []
     wish = os.environ.get("BGPROXY_COMPILE", "")
+    if wish not in {"", "0", "1"}:
+        raise SystemExit(f"bgproxy: BGPROXY_COMPILE={wish}: 1 insists on compiling, 0 leaves it; or do not set it")
     if wish == "0":
         print("bgproxy: BGPROXY_COMPILE=0: the hot path stays interpreted", file=sys.stderr)
         return []
-    if not compiler() and wish != "1":
-        print("bgproxy: no C compiler or no Python headers: the hot path stays interpreted", file=sys.stderr)
+    if not compiler():
+        if wish == "1":
+            raise SystemExit(f"bgproxy: BGPROXY_COMPILE=1, but there is {MISSING}")
+        print(f"bgproxy: the hot path stays interpreted: there is {MISSING}", file=sys.stderr)
         return []
     from mypyc.build import mypycify  # noqa: PLC0415 - needed for this alone
 
