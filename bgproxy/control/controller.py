@@ -172,7 +172,6 @@ class Controller:
             publisher=self._publisher,
             drains=self._drains,
             ledger=ledger,
-            counters=self.counters,
             events=self.events,
             tallies=self.tallies,
             tasks=self._tasks,

@@ -209,18 +209,35 @@ class Links:
             if not link.behind:
                 link.send(*notes)
 
-    async def acknowledged(self, within: float = ACK_WITHIN, *, then: Iterable[messages.Warm] = ()) -> None:
-        """Wait until every worker that lives has all that it was sent, and says so now; `then` it has more to do.
+    async def acknowledged(
+        self, within: float = ACK_WITHIN, *, then_warm: tuple[tuple[str, int], ...] = ()
+    ) -> messages.Warm:
+        """Wait until every worker that lives has all that it was sent, and says so now.
 
-        That comes with the question: a worker begins with it when it has answered, and is woken once.
+        With the question it is told which pools (service, pool) to warm, so that it is woken once; with that it begins when it
+        has answered. `warmed` waits for what is returned.
 
         Raises:
             Unavailable: one did not within so many seconds; the text names it.
         """
-        late = await self._ask(within, then)
+        number = self.number()
+        # Its number is above the question's, so that the answer to that does not stand for this one.
+        warm = messages.Warm(self.number(), then_warm)
+        late = await self._ask(within, messages.Flush(number), *([warm] if then_warm else []))
         if late:
             names = ", ".join(f"worker {link.worker} (pid {link.pid})" for link in late)
             raise Unavailable(f"{names} did not answer within {within:g}s; nothing was changed.")
+        return warm
+
+    async def warmed(self, warm: messages.Warm, within: float) -> bool:
+        """Wait until every worker has done what it was told; False if one has not after so many seconds.
+
+        An answer to a later question passes for one to this: connections spare time, and nothing else hangs on them.
+        """
+        told = [link for link in self._greeted() if not link.behind]
+        return not await self._wait(
+            lambda: [link for link in told if not link.closed and link.acked < warm.number], within
+        )
 
     async def flush(self, within: float = ACK_WITHIN) -> bool:
         """Have every worker that lives store its counters; False if one did not say so in time.
@@ -228,20 +245,21 @@ class Links:
         Afterwards a zero in flight means zero: a worker counts a request in the cell before it sends anything of it, and
         in answering it has handled every message that came before.
         """
-        return not await self._ask(within)
+        return not await self._ask(within, messages.Flush(self.number()))
 
-    async def _ask(self, within: float, then: Iterable[messages.Warm] = ()) -> list[Link]:
-        """Send a flush, and wait for its answers; the links that owe one after so many seconds.
+    async def _ask(self, within: float, question: messages.Flush, *more: messages.Warm) -> list[Link]:
+        """Send a question, and wait for its answers; the links that owe one after so many seconds.
 
         Answers come in order, so that this one also stands for every snapshot before. A worker that has not said Hello, or
         is behind, answers with its next whole snapshot, which has a higher number.
         """
-        number = self.number()
         asked = list(self._links.values())
         for link in self._greeted():
             if not link.behind:
-                link.send(messages.Flush(number), *then)
-        return await self._wait(lambda: [link for link in asked if not link.closed and link.acked < number], within)
+                link.send(question, *more)
+        return await self._wait(
+            lambda: [link for link in asked if not link.closed and link.acked < question.number], within
+        )
 
     def _greeted(self) -> list[Link]:
         return [link for link in self._links.values() if link.greeted and not link.closed]

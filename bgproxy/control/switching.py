@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from bgproxy.control.actor import Actor
-from bgproxy.control.counters import Counters
 from bgproxy.control.draining import Drain, Drained, Drains
 from bgproxy.control.events import Draft, EventLog
 from bgproxy.control.ledger import Ledger
@@ -31,12 +30,11 @@ from bgproxy.control.tasks import Tasks
 from bgproxy.errors import BgproxyError, Invalid, NotHealthy, Refused, Stale
 from bgproxy.model.pool import POOLS, PoolEvent, index_of
 from bgproxy.switchboard.board import Switchboard
-from bgproxy.switchboard.messages import Warm
 
 WAITS: Final = ("switched", "drained")
 
-#: Connections that a worker opens ahead to one upstream.
-MOST_WARM: Final = 16
+#: Seconds that a switch waits for connections that are opened ahead.
+WARM_WITHIN: Final = 0.025
 
 Kind = Literal["switched", "rolled_back"]
 _WORDS: Final[Mapping[Kind, str]] = {"switched": "switched", "rolled_back": "rolled back"}
@@ -94,7 +92,6 @@ class Switcher:
         publisher: Publisher,
         drains: Drains,
         ledger: Ledger,
-        counters: Counters,
         events: EventLog,
         tallies: Tallies,
         tasks: Tasks,
@@ -106,7 +103,6 @@ class Switcher:
         self._publisher = publisher
         self._drains = drains
         self._ledger = ledger
-        self._counters = counters
         self._events = events
         self._tallies = tallies
         self._tasks = tasks
@@ -227,8 +223,8 @@ class Switcher:
                 service.coming = to
             self._publisher.touch(*(service.name for service in changes))
             self._publisher.publish()
-            # The workers answer first and open connections then, while the disk is at work here.
-            await self._links.acknowledged(then=[self._warm(service, to) for service, to in changes.items()])
+            pools = tuple((service.name, to) for service, to in changes.items())
+            await self._links.warmed(await self._links.acknowledged(then_warm=pools), WARM_WITHIN)
             self._check(changes, order)  # once more: that may have taken a while
             return await self._ledger.change(
                 lambda state: self._next(state, changes, order), lambda state: self._commit(state, changes, order)
@@ -238,12 +234,6 @@ class Switcher:
                 service.coming = None
             self._publisher.touch(*(service.name for service in changes))
             self._registry.release(changes)
-
-    def _warm(self, service: Service, to: int) -> Warm:
-        """As many connections a worker as it now has to the live pool, shared among the upstreams of the target."""
-        open_now = sum(self._counters.upstream_connections(one.slot) for one in service.pools[service.live].upstreams)
-        shares = self._board.workers * len(service.pools[to].upstreams)
-        return Warm(service.name, to, min(max(-(-open_now // shares), 1), MOST_WARM))
 
     @staticmethod
     def _next(state: State, changes: Mapping[Service, int], order: _Order) -> tuple[State, Sequence[Draft]]:

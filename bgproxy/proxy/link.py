@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from bgproxy.model.classes import REQUESTS
 from bgproxy.proxy.accesslog import AccessLog
 from bgproxy.proxy.dial import warm
 from bgproxy.switchboard import messages
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from bgproxy.proxy.runtime import Pool, Upstream
 
 log = logging.getLogger("bgproxy.worker")
+
+#: Connections that are opened ahead to one upstream at most; so many that nobody need wait for them; and seconds for which
+#: one that was used is taken to be needed.
+_MOST_WARM: Final = 64
+_FEW: Final = 4
+_LATELY: Final = 1.0
+#: Idle connections to a pool that is live no more which are closed in one stretch, and seconds between two of those.
+_CLOSED_AT_ONCE: Final = 8
+_CLOSING_PAUSE: Final = 0.005
 
 
 class Link(asyncio.Protocol):
@@ -70,17 +80,33 @@ class Link(asyncio.Protocol):
             pool = self._pool(message.service, message.pool)
             if pool is not None:
                 pool.draining_since = message.since
-                for upstream in pool.upstreams:
-                    context.close_idle(upstream)
+                context.own(context.loop.create_task(_close_idle(context, pool), name="close idle"))
         elif isinstance(message, messages.UndrainPool):
             pool = self._pool(message.service, message.pool)
             if pool is not None:
                 pool.draining_since = -1.0
         elif isinstance(message, messages.Warm):
-            pool = self._pool(message.service, message.pool)
-            for upstream in pool.ready if pool is not None else []:
-                task = context.loop.create_task(warm(context, upstream, message.connections), name="warm")
-                context.own(task)
+            context.own(context.loop.create_task(self._warm(message), name="warm"))
+
+    async def _warm(self, message: messages.Warm) -> None:
+        """One connection after the other to an upstream, so that requests are served in between."""
+        context = self._context
+        opening = []
+        most = 0
+        for service, index in message.pools:
+            pool = self._pool(service, index)
+            if pool is None or not pool.ready or pool.draining_since >= 0.0:  # one that drains keeps no connection
+                continue
+            needed = _used_lately(context, pool.service.pools[context.board.live(pool.service.slot)])
+            share = min(max(-(-needed // len(pool.ready)), 1), _MOST_WARM)
+            most = max(most, share)
+            opening += [warm(context, upstream, share) for upstream in pool.ready]
+        done = messages.Ack(message.number)
+        if most <= _FEW:
+            self._send(done)
+        await asyncio.gather(*opening)
+        if most > _FEW:
+            self._send(done)
 
     def _pool(self, service: str, pool: int) -> Pool | None:
         known = self._context.services.get(service)
@@ -111,3 +137,28 @@ class Link(asyncio.Protocol):
             for failure in self._failures.values():
                 self._send(failure)
             self._failures.clear()
+
+
+def _used_lately(context: Context, pool: Pool) -> int:
+    """How many connections the requests to a pool needed at a time, within about a second."""
+    since = context.now + context.timeouts.upstream_idle - _LATELY
+    count = pool.in_flight[REQUESTS]
+    for upstream in pool.upstreams:
+        for connection in reversed(upstream.idle):  # the most lately used last
+            if connection.deadline < since:
+                break
+            count += 1
+    return count
+
+
+async def _close_idle(context: Context, pool: Pool) -> None:
+    """Close what is idle now, a few at a time, since requests would wait for all of it; until the pool is live again."""
+    idle = [connection for upstream in pool.upstreams for connection in upstream.idle]
+    for start in range(0, len(idle), _CLOSED_AT_ONCE):
+        for connection in idle[start : start + _CLOSED_AT_ONCE]:
+            if connection in connection.upstream.idle:
+                connection.upstream.idle.remove(connection)
+                connection.close()
+        await asyncio.sleep(_CLOSING_PAUSE)
+        if context.board.live(pool.service.slot) == pool.index:
+            return

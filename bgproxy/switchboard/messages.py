@@ -54,11 +54,13 @@ class UndrainPool:
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """Open up to `connections` idle connections to every usable upstream of a pool, ahead of a switch. Not answered."""
+    """Open idle connections to pools (service, pool) ahead of a switch: as many as the live one needed within the last second.
 
-    service: str
-    pool: int
-    connections: int
+    Answered with `Ack(number)` when they are open, or cannot be; at once where they are few.
+    """
+
+    number: int
+    pools: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Snapshot or flush `number` is done."""
+    """Snapshot, flush or warm `number` is done; and so are all snapshots and flushes before it."""
 
     number: int
 

@@ -11,9 +11,10 @@ from support.waiting import eventually_async
 from bgproxy.control.links import WINDOW, Links
 from bgproxy.errors import Unavailable
 from bgproxy.switchboard.board import Switchboard
-from bgproxy.switchboard.messages import Ack, DrainPool, Flush, Hello, Snapshot, UpstreamFailed, Warm
+from bgproxy.switchboard.messages import Ack, DrainPool, Flush, Hello, Snapshot, UpstreamFailed
 
 NOTE = DrainPool("shop", 0, 1.0)
+POOLS = (("shop", 1),)
 
 
 class Office:
@@ -94,12 +95,26 @@ async def test_acknowledged_means_that_every_worker_has_it(office):
 async def test_what_comes_after_the_answer_is_told_with_the_question(office):
     """A worker is woken once, and answers before it begins with that."""
     worker = await office.serving(0)
-    warm = Warm("shop", 1, 3)
-    await office.links.acknowledged(then=[warm])
+    warm = await office.links.acknowledged(then_warm=POOLS)
+    assert warm.pools == POOLS
+    assert await office.links.warmed(warm, 5.0)
     assert worker.heard[-2:] == [Flush(worker.of(Flush)[-1].number), warm]
     office.links.publish(office.delta())
     office.links.send(NOTE, NOTE)
     await eventually_async(lambda: worker.heard[-2:] == [NOTE, NOTE])
+
+
+async def test_connections_are_not_waited_for_longer_than_said(office):
+    """They spare time, no more. The answer to the question is none to this; and who has gone is not waited for."""
+    await office.serving(0)
+    second = await office.serving(1)
+    second.warms = False
+    warm = await office.links.acknowledged(then_warm=POOLS)
+    assert not await office.links.warmed(warm, 0.02)
+    waiting = asyncio.create_task(office.links.warmed(warm, 5.0))
+    await asyncio.sleep(0)
+    second.die()
+    assert await waiting
 
 
 async def test_a_stopped_worker_is_named_even_if_it_had_acknowledged_everything(office):

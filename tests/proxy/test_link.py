@@ -12,6 +12,8 @@ from support.dataplane import KEY, OK, DataPlane, get, until
 
 from bgproxy.config import schema
 from bgproxy.model.snapshot import ProxySpec
+from bgproxy.proxy import link
+from bgproxy.proxy.dial import warm
 from bgproxy.proxy.link import Link
 from bgproxy.switchboard import messages
 
@@ -86,16 +88,64 @@ async def test_drain_closes_idle_connections_and_sets_the_clock(plane: DataPlane
     assert (await controller.hear(messages.Ack)).number == 9
 
 
-async def test_warm_opens_connections_ahead(plane: DataPlane, controller: Controller) -> None:
-    """Warm opens idle connections, up to the number, to each usable upstream; a dead one does no harm."""
+async def test_idle_connections_are_closed_a_few_at_a_time(
+    plane: DataPlane, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody's request waits for all of them; it goes on when the drain is over, and ends when the pool is live again."""
+    monkeypatch.setattr(link, "_CLOSING_PAUSE", 0.05)
+    await plane.serve(await plane.upstream(OK), await plane.upstream(OK))
+    upstream = plane.blue.upstreams[0]
+    await warm(plane.context, upstream, 28)
+    plane.board.commit({0: 1})
+    controller.say(messages.DrainPool("shop", 0, 12.5))
+    await until(lambda: len(upstream.idle) == 20)
+    controller.say(messages.UndrainPool("shop", 0))
+    await until(lambda: len(upstream.idle) == 12)
+    plane.board.commit({0: 0})
+    await until(lambda: not plane.context.tasks)
+    assert len(upstream.idle) == 12
+    await until(lambda: len(plane.context.servers) == 12)
+    plane.board.commit({0: 1})
+    controller.say(messages.DrainPool("shop", 0, 13.5))
+    await until(lambda: not plane.context.servers)
+
+
+async def test_warm_opens_as_many_connections_as_the_live_pool_needed(plane: DataPlane, controller: Controller) -> None:
+    """Shared among the usable upstreams, answered when they are there; a dead upstream does no harm, nor an unknown pool."""
+    green, dead = await plane.upstream(OK), await plane.upstream(OK)
+    await dead.stop()
+    await plane.serve(await plane.upstream(OK), [green, dead])
+    await warm(plane.context, plane.blue.upstreams[0], 13)
+    controller.say(messages.Warm(5, (("shop", 1), ("gone", 1))))
+    assert (await controller.hear(messages.Ack)).number == 5
+    assert [len(upstream.idle) for upstream in plane.green.upstreams] == [7, 0]
+    controller.say(messages.Warm(6, (("shop", 1),)))
+    assert (await controller.hear(messages.Ack)).number == 6
+    assert green.connections == 7
+
+
+async def test_what_was_not_used_lately_is_not_needed(plane: DataPlane, controller: Controller) -> None:
+    """After a rush, connections stay idle for long; a switch does not wait for as many anew. One there always is."""
     green = await plane.upstream(OK)
-    await plane.serve((), [green])
-    controller.say(messages.Warm("shop", 1, 3))
-    await until(lambda: len(plane.green.upstreams[0].idle) == 3)
-    controller.say(messages.Warm("shop", 1, 3))
-    controller.say(messages.Flush(1))
-    await controller.hear(messages.Ack)
-    assert green.connections == 3
+    await plane.serve(await plane.upstream(OK), green)
+    await warm(plane.context, plane.blue.upstreams[0], 13)
+    for connection in plane.blue.upstreams[0].idle:
+        connection.deadline -= 1.5
+    controller.say(messages.Warm(5, (("shop", 1),)))
+    assert (await controller.hear(messages.Ack)).number == 5
+    await until(lambda: len(plane.green.upstreams[0].idle) == 1)
+    await until(lambda: not plane.context.tasks)
+    assert green.connections == 1
+
+
+async def test_warm_leaves_a_draining_pool_alone(plane: DataPlane, controller: Controller) -> None:
+    """What is opened to it would be closed at once."""
+    green = await plane.upstream(OK)
+    await plane.serve((), green)
+    controller.say(messages.DrainPool("shop", 1, 1.0))
+    controller.say(messages.Warm(5, (("shop", 1),)))
+    assert (await controller.hear(messages.Ack)).number == 5
+    assert green.connections == 0
 
 
 async def test_failures_are_told_together(plane: DataPlane, controller: Controller) -> None:

@@ -29,6 +29,7 @@ class FakeWorker(asyncio.Protocol):
         self.draining: dict[tuple[str, int], float] = {}
         self.at_flush: Callable[[], None] = lambda: None  # called before a flush is acknowledged
         self.acks = True
+        self.warms = True  # its connections are open at once, else never
         self.gone = False
         self.theirs, self._ours = socket.socketpair()
         self._decoder = messages.Decoder()
@@ -116,5 +117,8 @@ class FakeWorker(asyncio.Protocol):
             self.draining[message.service, message.pool] = message.since
         elif isinstance(message, messages.UndrainPool):
             self.draining.pop((message.service, message.pool), None)
-        if self.acks and isinstance(message, messages.Snapshot | messages.Flush):
+        answered = isinstance(message, messages.Snapshot | messages.Flush) or (
+            isinstance(message, messages.Warm) and self.warms
+        )
+        if self.acks and answered:
             self.say(messages.Ack(message.number))

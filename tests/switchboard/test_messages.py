@@ -39,7 +39,7 @@ MESSAGES = [
     Snapshot(2, whole=False, services=(), removed=("shop",)),
     DrainPool("shop", 0, 12.5),
     UndrainPool("shop", 1),
-    Warm("shop", 1, 8),
+    Warm(4, (("shop", 1),)),
     Flush(3),
     Hello(0, 4711),
     Ack(3),
