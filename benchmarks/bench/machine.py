@@ -45,7 +45,8 @@ def _first_line(command: list[str], env: dict[str, str] | None = None) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    return lines[0] if lines else ""
+    # Envoy begins with its own path, which says where somebody's files are and nothing about Envoy.
+    return lines[0].removeprefix(command[0]).strip() if lines else ""
 
 
 def versions(tools: Tools, names: list[str]) -> dict[str, str]:

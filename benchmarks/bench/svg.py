@@ -93,9 +93,8 @@ def timeline(title: str, panels: Sequence[Panel]) -> str:
     most = max(least + 1, math.ceil(math.log10(max((row["max"] for row in rows), default=10) or 1)))
     parts = [_text(16, 26, title, 16), _text(16, 46, "latency in ms by when a request began, 10 ms a point", 12, PALE)]
     for number, (name, colour) in enumerate(LINES):
-        label = {"p50": "half", "p99": "99%", "max": "slowest"}[name]
         x = 400 + number * 90
-        parts += [_line(x, 42, x + 22, 42, colour, 2), _text(x + 28, 46, label, 12, PALE)]
+        parts += [_line(x, 42, x + 22, 42, colour, 2), _text(x + 28, 46, name, 12, PALE)]
 
     def across(ms: float) -> float:
         return left + (ms - first) / ((last - first) or 1) * (wide - left - 20)
