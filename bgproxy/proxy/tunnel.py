@@ -6,7 +6,7 @@ between two frames (1012 service restart; 1001 going away when bgproxy itself st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bgproxy.proxy.frames import GOING_AWAY, SERVICE_RESTART, FrameTracker, close_frame
 
@@ -90,9 +90,7 @@ class Tunnel:
         if self.server_ended or self.code:
             self.end()
             return False
-        if self.server.transport is not None and not self.server.transport.is_closing():
-            self.server.transport.write_eof()
-        return True
+        return self._pass_end(self.server.transport)
 
     def server_eof(self) -> bool:
         """The upstream sends no more; the other direction goes on."""
@@ -100,8 +98,16 @@ class Tunnel:
         if self.client_ended or self.code:
             self.end()
             return False
-        if self.client.transport is not None and not self.client.transport.is_closing():
-            self.client.transport.write_eof()
+        return self._pass_end(self.client.transport)
+
+    def _pass_end(self, transport: Any) -> bool:
+        """One side has ended: tell the other so; False if it cannot be told without ending it altogether."""
+        if transport is None or transport.is_closing():
+            return True
+        if not transport.can_write_eof():  # TLS as asyncio knows it has no half-closes
+            self.end()
+            return False
+        transport.write_eof()
         return True
 
     # --- the end ----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 from support.dataplane import OK, DataPlane, get, read_head, until
@@ -12,6 +13,7 @@ from websockets.asyncio.server import serve as serve_websockets
 from websockets.exceptions import ConnectionClosed
 
 from bgproxy.config import schema
+from bgproxy.proxy.tunnel import Tunnel
 
 UPGRADE = get("/", "Connection: Upgrade", "Upgrade: echo")
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
@@ -168,3 +170,37 @@ async def test_a_frame_under_way_is_finished_before_the_close() -> None:
         assert await wire.reader.readexactly(7) == b"llo\x88\x02\x03\xf4"
         wire.send(b"\x88\x82\x00\x00\x00\x00\x03\xf4")
         assert await wire.ended() == b""
+
+
+class Side:
+    """One side of a tunnel, as far as an end concerns it; `whole`: over TLS, which knows no half-closes."""
+
+    def __init__(self, *, whole: bool) -> None:
+        self.transport = self
+        self.whole = whole
+        self.said: list[str] = []
+
+    def is_closing(self) -> bool:
+        return "close" in self.said
+
+    def can_write_eof(self) -> bool:
+        return not self.whole
+
+    def write_eof(self) -> None:
+        assert not self.whole, "NotImplementedError in uvloop"
+        self.said.append("eof")
+
+    def close(self) -> None:
+        self.said.append("close")
+
+
+@pytest.mark.parametrize("end", ["client_eof", "server_eof"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_side_that_knows_no_half_close_is_closed(end: str, whole: bool) -> None:
+    """Over TLS the other side's end cannot be passed on by itself: both are closed, once what was written is sent."""
+    client, server = Side(whole=whole), Side(whole=whole)
+    tunnel = Tunnel(SimpleNamespace(finish=lambda: None), client, server, b"echo")  # type: ignore[arg-type]
+    told, teller = (server, client) if end == "client_eof" else (client, server)
+    assert getattr(tunnel, end)() is not whole
+    assert told.said == (["close"] if whole else ["eof"])
+    assert teller.said == (["close"] if whole else [])
