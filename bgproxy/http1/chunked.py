@@ -111,6 +111,8 @@ class ChunkedBody:
                 if end == -1:
                     if size - at > MAX_TRAILERS:
                         raise ProtocolError(431, "the trailer section is too long")
+                    if data.find(b"\n", at) != -1:  # now, since the end of such a section may never come
+                        raise ProtocolError(400, "a bare LF in a trailer")
                     break
                 if end == at:
                     at += 2

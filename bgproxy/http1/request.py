@@ -139,12 +139,12 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes, int]:
     return method, target, minor
 
 
-def without_empty_lines(data: bytes) -> bytes:
-    """The bytes of a request without the empty lines before it.
+def without_empty_lines(data: bytes, before: int = 0) -> bytes:
+    """The bytes of a request without the empty lines before it; `before` says how many have been taken off already.
 
     One is to be ignored (RFC 9112 section 2.2), two are taken by nginx, HAProxy and Caddy alike; more are refused.
     """
-    for _ in range(MAX_EMPTY_LINES):
+    for _ in range(before, MAX_EMPTY_LINES):
         data = data.removeprefix(b"\r\n")
     if data.startswith(b"\r\n"):
         raise BadRequest(400, "empty lines before the request")

@@ -66,6 +66,8 @@ class ClientConnection(RequestHeads):
     body_left: int = 0
     chunks: ChunkedBody | None = None
     closed_because: str = ""
+    empty_lines: int = 0  # that came before the request whose number is the next
+    empty_before: int = -1
     # Where the last request went, and what led there: it holds for the next one with the same block.
     candidates: list[Service] = _NO_SERVICES
 
@@ -247,13 +249,17 @@ class ClientConnection(RequestHeads):
             self.running = False
 
     def _head(self, data: bytes) -> None:
+        self.head_only = False  # the last request's: what is refused before its method is known gets a body
         end = data.find(b"\r\n\r\n")
         line_end = data.find(b"\r\n")
         if line_end == 0:
-            data = without_empty_lines(data)
+            if self.empty_before != self.number:
+                self.empty_before = self.number
+                self.empty_lines = 0
+            size = len(data)
+            data = without_empty_lines(data, self.empty_lines)
+            self.empty_lines += (size - len(data)) // 2
             if not data:
-                if self.state == HEAD:
-                    self.buffer = b"\r\n"
                 return  # still nothing of a request
             end = data.find(b"\r\n\r\n")
             line_end = data.find(b"\r\n")

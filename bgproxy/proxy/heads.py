@@ -149,7 +149,7 @@ class RequestHeads:
             if not authority:
                 raise BadRequest(400, "the target is a URL without a host")
             # For OPTIONS a URL without a path means the server as a whole (RFC 9112 section 3.2.4).
-            target = b"*" if method == b"OPTIONS" and target.endswith(authority) else path
+            target = b"*" if method == b"OPTIONS" and target.partition(b"://")[2] == authority else path
         context = self.context
         self.rest_size = 0
         self.fields = parse_request_fields(block, minor, context.request_names, context.limits.headers, authority)

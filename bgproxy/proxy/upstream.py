@@ -54,6 +54,7 @@ class UpstreamConnection:
     keep: bool = True  # may be used again after this answer
     rechunk: bool = False  # a body that ends with the connection is chunked for the client
     client_keep: bool = True
+    gap: bool = False  # an interim response has just ended
     # The memory of the last head: an upstream's repeats within a second.
 
     def __init__(self, context: Context, upstream: Upstream) -> None:
@@ -276,7 +277,8 @@ class UpstreamConnection:
             data = self.buffer + data
             self.buffer = b""
         while True:
-            if self.interims and data.startswith(b"\r\n"):  # some servers end a 100 with one empty line too many
+            if self.gap and self.interims and data.startswith(b"\r\n"):
+                self.gap = False  # some servers end a 100 with one empty line too many
                 data = data[2:]
             end = data.find(b"\r\n\r\n")
             if end == -1:
@@ -303,6 +305,7 @@ class UpstreamConnection:
                 self._upgrade(data[end + 4 :], response, exchange)
                 return
             self.interims += 1
+            self.gap = True
             if self.interims > MAX_INTERIM:
                 raise BadResponse("too many interim responses")
             exchange.progress = INTERIM

@@ -171,6 +171,8 @@ def test_a_malformed_body_is_refused_at_every_split(case):
         (b"0" * 17, 400),
         (b"1\r\nab", 400),
         (b"1\r\na\n", 400),
+        (b"0\r\n\n", 400),
+        (b"0\r\nX: 1\n", 400),
     ],
 )
 def test_what_can_only_be_refused_is_refused_at_once(start, least):

@@ -1,0 +1,49 @@
+"""Properties of what clients may send: through the whole data plane, at any split, in any order of things."""
+
+from __future__ import annotations
+
+import pytest
+from fuzz.seeds import REQUESTS
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support.judging import KINDS, check_requests, check_requests_at_any_split, places_of
+from support.nearly import places, requests, streams
+
+kinds = st.lists(st.integers(0, KINDS - 1), min_size=1, max_size=4)
+orders = st.integers(0, 1000)
+
+
+@given(data=streams(3), cuts=places, kinds=kinds, order=orders)
+@example(data=b"\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", cuts=[2, 4], kinds=[0], order=0)
+@example(data=b"OPTIONS http://b/b HTTP/1.1\r\nHost: a\r\n\r\n", cuts=[], kinds=[0], order=0)
+@example(data=b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nrubbish\r\n\r\n", cuts=[], kinds=[0], order=0)
+def test_what_goes_on_is_what_a_strict_reader_read(data, cuts, kinds, order):
+    """One message in is one out, the same to h11, answered in its turn; nothing depends on the split; nothing is left."""
+    check_requests_at_any_split(data, cuts, kinds, order)
+
+
+@given(sent=st.lists(requests(), min_size=1, max_size=6), cuts=places, kinds=kinds, order=orders, apart=st.booleans())
+def test_sound_requests_are_answered_in_order(sent, cuts, kinds, order, apart):
+    """Pipelined, cut anywhere or between two of them: as many answers as requests, none of them ours."""
+    data = b"".join(sent)
+    ends = [sum(map(len, sent[:count])) for count in range(1, len(sent))]
+    outcome = check_requests(data, ends if apart else cuts, kinds, order)
+    finals = [each for each in outcome if isinstance(each, str) or each[0] >= b"200"]
+    assert len(finals) == len(sent)
+    assert not {"ours", "refused"} & {each for each in finals if isinstance(each, str)}
+
+
+@given(data=streams(2), kinds=kinds)
+def test_byte_by_byte_is_as_good_as_whole(data, kinds):
+    """The finest split of all."""
+    data = data[:2000]
+    check_requests_at_any_split(data, list(range(len(data))), kinds)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_seeds_hold_too(name):
+    """What fuzzing begins with, and what it has found before."""
+    data = REQUESTS[name]
+    cuts, kinds, _ = places_of(data)
+    check_requests_at_any_split(data, cuts, kinds)
+    check_requests_at_any_split(data, list(range(len(data))), kinds)
