@@ -35,6 +35,7 @@ HOT = [
     "bgproxy/proxy/routes.py",
     "bgproxy/proxy/runtime.py",
     "bgproxy/proxy/sessions.py",
+    "bgproxy/proxy/slow.py",
     "bgproxy/proxy/tunnel.py",
     "bgproxy/proxy/upstream.py",
 ]

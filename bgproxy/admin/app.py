@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from bgproxy.admin import events, health, history, metrics, openapi, pools, problems, reload, services, status, switches
 from bgproxy.admin.auth import Authority
+from bgproxy.admin.crowd import Crowd, most
 from bgproxy.admin.endpoint import ANSWERS, AUTHORITY, CONTROLLER, Endpoint
 from bgproxy.admin.guard import Guard
 from bgproxy.admin.idempotency import Answers
@@ -85,6 +86,7 @@ class AdminServer:
     """Serves the API on listening sockets, TCP and Unix; the sockets stay their owner's."""
 
     def __init__(self, controller: Controller, config: Config) -> None:
+        self._controller = controller
         self._runner = web.AppRunner(
             make_app(controller, config),
             access_log=None,  # changes are in the audit log
@@ -96,6 +98,9 @@ class AdminServer:
     async def start(self, sockets: list[socket.socket]) -> None:
         """Accept on all of `sockets`."""
         await self._runner.setup()
+        controller = self._controller
+        if self._runner.server is not None:
+            Crowd(self._runner.server, lambda: most(controller.config.admin.connections), controller.tallies.evicted)
         for sock in sockets:
             site = _UnixSite if sock.family == socket.AF_UNIX else web.SockSite
             await site(self._runner, sock, backlog=_BACKLOG).start()

@@ -22,7 +22,25 @@ from bgproxy.control.controller import Controller
 from bgproxy.control.tallies import RESULTS, Durations
 from bgproxy.model.classes import CLASS_NAMES
 from bgproxy.model.pool import POOLS
+from bgproxy.switchboard import layout
 from bgproxy.switchboard.layout import BUCKET_BOUNDS
+
+#: Cells of `layout.W_LIMITS`, by the label that they are shown with.
+_TIMEOUTS: Final = (
+    ("header", layout.TIMEOUT_HEADER),
+    ("idle", layout.TIMEOUT_IDLE),
+    ("body", layout.TIMEOUT_BODY),
+    ("write", layout.TIMEOUT_WRITE),
+    ("tunnel", layout.TIMEOUT_TUNNEL),
+    ("slow_body", layout.SLOW_BODY),
+    ("slow_reader", layout.SLOW_READER),
+)
+_LIMITS: Final = (
+    ("head", layout.OVER_HEAD),
+    ("body", layout.OVER_BODY),
+    ("tiny_chunks", layout.OVER_TINY_CHUNKS),
+    ("descriptors", layout.NO_DESCRIPTOR),
+)
 
 _BY_POOL: Final = ("service", "pool")
 
@@ -126,14 +144,34 @@ class BoardCollector(Collector):
 
     def _program(self, status: dict[str, Any]) -> Iterator[Metric]:
         program = self._controller.counters.program()
+        limits = program.limits
         for name, about, value in (
             ("bgproxy_connections_accepted", "Client connections that were accepted", program.accepted),
-            ("bgproxy_connections_refused", "Client connections over the limit", program.refused),
             ("bgproxy_bad_requests", "Malformed requests", program.bad_requests),
             ("bgproxy_unmatched_requests", "Requests that no service was for", program.unmatched),
             ("bgproxy_log_lines_dropped", "Lines of the access log that could not be written", program.log_dropped),
+            ("bgproxy_connections_evicted", "Clients without a request that made room", limits[layout.EVICTED]),
+            ("bgproxy_admin_connections_evicted", "The same of the admin API", self._controller.tallies.admin_evicted),
         ):
             yield CounterMetricFamily(name, about, value=value)
+        refused = CounterMetricFamily(
+            "bgproxy_connections_refused", "Client connections over a limit", labels=("reason",)
+        )
+        refused.add_metric(("connections",), program.refused)
+        refused.add_metric(("address",), limits[layout.REFUSED_ADDRESS])
+        yield refused
+        timeouts = CounterMetricFamily(
+            "bgproxy_client_timeouts", "Clients that let us wait for too long", labels=("reason",)
+        )
+        for reason, cell in _TIMEOUTS:
+            timeouts.add_metric((reason,), limits[cell])
+        yield timeouts
+        exceeded = CounterMetricFamily(
+            "bgproxy_limits_exceeded", "Requests that were more than a limit allows", labels=("limit",)
+        )
+        for limit, cell in _LIMITS:
+            exceeded.add_metric((limit,), limits[cell])
+        yield exceeded
         connections = sum(worker["connections"] for worker in status["workers"])
         yield GaugeMetricFamily("bgproxy_connections", "Client connections", value=connections)
         restarts = CounterMetricFamily("bgproxy_worker_restarts", "Workers that were started again", labels=("worker",))

@@ -37,12 +37,17 @@ MAX_SERVICES = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one client may ask for. Beyond it: 503 (connections), 431, 431, 413."""
+    """What clients may ask for. docs/configuration.md says what happens beyond each; docs/operations.md, what it takes."""
 
     connections: Annotated[Count, Ge(1), Le(1_000_000)] = 10_000
     header_bytes: Annotated[int, BytesText(), Ge(1 * KiB), Le(1 * MiB)] = 32 * KiB
     headers: Annotated[Count, Ge(8), Le(10_000)] = 100
     body_bytes: Annotated[int | None, BytesText(unlimited=True)] = None  # None is written "unlimited"
+    connections_per_address: Annotated[Count, Ge(0), Le(1_000_000)] = 0  # 0: as many as it likes
+    #: Bytes a second: how slowly a body may come, or an answer be read, for `timeouts.slow`. 0: as slowly as it likes.
+    min_rate: Annotated[int, BytesText(), Ge(0), Le(1 * MiB)] = 512
+    #: Chunks of less than 16 bytes that a request's body may bring in a second; then it is read no further for a second.
+    tiny_chunks: Annotated[Count, Ge(100), Le(10_000_000)] = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,7 @@ class Timeouts:
     response: Seconds = 60.0  # for the head of the response, once the request is sent (504)
     upstream_idle: Seconds = 30.0  # an unused connection to an upstream is kept so long
     stream_idle: Seconds = 300.0  # without a byte in either direction: bodies, streams, tunnels
+    slow: Seconds = 30.0  # for so long a client may be slower than `limits.min_rate`
     shutdown: Seconds = 30.0  # what is in flight at SIGTERM may take so long to end
 
 
@@ -74,6 +80,7 @@ class Admin:
 
     listen: tuple[str, ...] = ("127.0.0.1:8900",)
     tokens: tuple[Token, ...] = ()
+    connections: Annotated[Count, Ge(8), Le(10_000)] = 200  # beyond it the one that has idled longest makes room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

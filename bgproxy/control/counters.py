@@ -48,6 +48,7 @@ class ProgramCounts:
     unmatched: int
     bad_requests: int
     log_dropped: int
+    limits: tuple[int, ...]  # what limits and time-outs have ended: see `layout.W_LIMITS`
 
 
 class Counters:
@@ -89,6 +90,7 @@ class Counters:
             unmatched=sums[layout.W_UNMATCHED],
             bad_requests=sums[layout.W_BAD_REQUESTS],
             log_dropped=sums[layout.W_LOG_DROPPED],
+            limits=tuple(sums[layout.W_LIMITS : layout.W_LIMITS + layout.LIMIT_COUNT]),
         )
 
     # --- by slot, for the controller --------------------------------------------------------------------------------

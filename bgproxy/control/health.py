@@ -11,6 +11,7 @@ import heapq
 import itertools
 import logging
 import math
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,6 +112,8 @@ class HealthChecks:
         self._now = now
         self._watched: dict[str, _Check] = {}
         self._prober = Prober(self._ended)
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._files = MAX_UNDER_WAY if files == resource.RLIM_INFINITY else files // 2  # the admin API needs some, too
         self._due: list[_Entry] = []
         self._deadlines: list[_Entry] = []
         self._numbers = itertools.count()
@@ -183,7 +186,7 @@ class HealthChecks:
             if check.deadline == deadline:
                 self._prober.drop(check.probe)
                 self._ended(check.probe, f"no answer within {check.settings.timeout:g}s")
-        room = min(BATCH, MAX_UNDER_WAY - len(self._prober))
+        room = min(BATCH, min(MAX_UNDER_WAY, self._files) - len(self._prober))
         while room > 0 and self._due and self._due[0][0] <= now:
             due, _, check = heapq.heappop(self._due)
             if check.due == due:

@@ -36,6 +36,11 @@ class Tallies:
         self.changes: Counter[tuple[str, Result]] = Counter()
         self.switch_seconds: defaultdict[str, Durations] = defaultdict(lambda: Durations(SWITCH_BOUNDS))
         self.drain_seconds: defaultdict[str, Durations] = defaultdict(lambda: Durations(DRAIN_BOUNDS))
+        self.admin_evicted = 0  # connections to the admin API that made room for others
+
+    def evicted(self) -> None:
+        """A connection to the admin API made room for another."""
+        self.admin_evicted += 1
 
     def changed(self, service: str, result: Result, seconds: float | None = None) -> None:
         """A switch or rollback ended so; `seconds` from its request to its commit, if it came so far."""

@@ -19,6 +19,8 @@ MAX_SIZE_LINE: Final = 256
 MAX_EXTENSIONS: Final = 16 * 1024
 #: What the trailer section may come to.
 MAX_TRAILERS: Final = 8 * 1024
+#: Bytes of data below which a chunk is tiny: its coding is most of it.
+TINY: Final = 16
 _MAX_SIZE_DIGITS: Final = 16
 _MAX_SIZE: Final = 2**60  # no arithmetic anywhere overflows, here or behind us
 
@@ -27,6 +29,11 @@ _DATA: Final = 1
 _DATA_END: Final = 2
 _TRAILERS: Final = 3
 _DONE: Final = 4
+
+_CR: Final = 13
+_LF: Final = 10
+#: What a byte is as the one digit of a chunk size; -1 for one that is none.
+_DIGITS: Final = [int(chr(byte), 16) if byte in HEXDIGITS else -1 for byte in range(256)]
 
 
 class ChunkedBody:
@@ -38,6 +45,7 @@ class ChunkedBody:
         self.done = False
         self.rest = b""
         self.received = 0  # bytes of data, without the coding
+        self.tiny = 0  # chunks of less than `TINY` bytes; whoever feeds it may begin anew
         self._state = _SIZE
         self._left = 0  # of the current chunk
         self._held = b""  # an incomplete line
@@ -81,6 +89,20 @@ class ChunkedBody:
                     start = at
                 self._state = _SIZE
             elif self._state == _SIZE:
+                # Chunks of less than 16 bytes, one behind the other, as an attack sends them: at the least cost.
+                while at + 5 < size and data[at + 1] == _CR and data[at + 2] == _LF:
+                    small = _DIGITS[data[at]]
+                    end = at + 3 + small
+                    if small <= 0 or end + 2 > size or data[end] != _CR or data[end + 1] != _LF:
+                        break
+                    if self.data_only:
+                        out.append(data[at + 3 : end])
+                        start = end + 2
+                    self.tiny += 1
+                    self.received += small
+                    at = end + 2
+                if at == size:
+                    break
                 end = data.find(b"\r\n", at, at + MAX_SIZE_LINE + 2)
                 if end == -1:
                     self._check_partial_size(data[at:])
@@ -99,6 +121,8 @@ class ChunkedBody:
                         out.append(data[start:at] + digits + b"\r\n")
                     start = end + 2
                 self._left = self._size(digits)
+                if self._left < TINY:
+                    self.tiny += 1
                 at = end + 2
                 if self.data_only:
                     start = at

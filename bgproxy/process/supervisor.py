@@ -38,6 +38,7 @@ from bgproxy.process.family import Family, Inheritance
 from bgproxy.process.machine import allow_open_files, usable_cpus
 from bgproxy.process.signals import Signals
 from bgproxy.process.sockets import Listener, bind_admin, bind_data
+from bgproxy.proxy import descriptors
 from bgproxy.switchboard.board import Switchboard
 from bgproxy.switchboard.wiring import ControllerBirth, WorkerBirth
 
@@ -48,8 +49,6 @@ CANNOT_START: Final = 2
 #: Seconds that the children have beyond `timeouts.shutdown` before they are killed.
 GRACE: Final = 5.0
 
-#: Open files beside two a connection: listeners, links, logs, idle connections to upstreams.
-SPARE_FILES: Final = 1024
 
 log = logging.getLogger("bgproxy.supervisor")
 
@@ -239,7 +238,8 @@ class Supervisor:
 
     def _allow_open_files(self) -> None:
         """Room for a worker's share of `limits.connections`, with one to an upstream for each."""
-        needed = 2 * -(-self._inheritance.config.limits.connections // self._workers) + SPARE_FILES
+        share = -(-self._inheritance.config.limits.connections // self._workers)
+        needed = descriptors.needed(share, len(self._data))
         allowed = allow_open_files(needed)
         if allowed < needed:
             log.warning(

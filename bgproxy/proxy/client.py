@@ -20,6 +20,19 @@ from bgproxy.proxy.choice import Memory, choose, remember
 from bgproxy.proxy.exchange import BEGUN, Exchange
 from bgproxy.proxy.heads import Listener, RequestHeads
 from bgproxy.proxy.routes import match
+from bgproxy.switchboard.layout import (
+    OVER_BODY,
+    OVER_HEAD,
+    OVER_TINY_CHUNKS,
+    REFUSED_ADDRESS,
+    SLOW_BODY,
+    SLOW_READER,
+    TIMEOUT_BODY,
+    TIMEOUT_HEADER,
+    TIMEOUT_IDLE,
+    TIMEOUT_TUNNEL,
+    TIMEOUT_WRITE,
+)
 
 if TYPE_CHECKING:
     from bgproxy.proxy.context import Context
@@ -56,6 +69,8 @@ _NO_SERVICES: Final[list[Service]] = []
 # Why reading is paused; it goes on when no reason is left.
 _WAITS: Final = 1  # for a connection to the upstream, or with too much sent ahead
 _SERVER_FULL: Final = 2  # the upstream does not take the body as fast as it comes
+_THROTTLED: Final = 4  # it brings too many tiny chunks
+_SECOND: Final = 1.0
 
 
 class ClientConnection(RequestHeads):
@@ -68,6 +83,8 @@ class ClientConnection(RequestHeads):
     closed_because: str = ""
     empty_lines: int = 0  # that came before the request whose number is the next
     empty_before: int = -1
+    chunks_since: float = 0.0  # CLOCK_MONOTONIC, from when on tiny chunks are counted
+    counted: bool = False  # among those of its address
     # Where the last request went, and what led there: it holds for the next one with the same block.
     candidates: list[Service] = _NO_SERVICES
 
@@ -113,13 +130,16 @@ class ClientConnection(RequestHeads):
                 if known is not None and known.listener is self.listener:
                     self.learn_from(known)
         self.id_prefix = f"{context.id_base}{context.accepted:06x}-".encode()
-        if len(context.clients) >= context.max_connections:
+        if len(context.clients) >= context.max_connections and not context.make_room():
             context.refused += 1
-            self.closed_because = "too many connections"
-            self.write(answer(503, "connection_limit_reached", "too many connections", self.id_prefix, close=True))
-            self.transport.close()
-            self.state = CLOSED
+            self._turn_away("too many connections")
             return
+        if context.per_address and self.peer and not self.trusted:
+            if not context.take_address(self.peer):
+                context.hits[REFUSED_ADDRESS] += 1
+                self._turn_away("too many connections from this address")
+                return
+            self.counted = True
         context.clients.add(self)
         self.deadline = context.now + context.timeouts.header
 
@@ -141,9 +161,19 @@ class ClientConnection(RequestHeads):
             if tunnel is not None:
                 tunnel.client_data(data)
         elif state == HEAD:
-            data = self.buffer + data
+            held = self.buffer
+            if b"\n" not in data and self._goes_on(held, len(data)):
+                self.buffer = held + data
+                return
             self.buffer = b""
-            self._run(data)
+            self._run(held + data)
+
+    def _turn_away(self, detail: str) -> None:
+        """One connection too many: say so, and end it."""
+        self.closed_because = detail
+        self.write(answer(503, "connection_limit_reached", detail, self.id_prefix, close=True))
+        self.transport.close()
+        self.state = CLOSED
 
     def eof_received(self) -> bool:
         """The client sends no more; True keeps the connection open for the answer (RFC 9112 section 9.6)."""
@@ -163,6 +193,9 @@ class ClientConnection(RequestHeads):
         if not self.closed_because:
             self.closed_because = "client closed" if exc is None else f"client: {exc}"
         self.context.clients.discard(self)
+        if self.counted:
+            self.counted = False
+            self.context.leave_address(self.peer)
         self.deadline = 0.0
         if self.state != CLOSED:
             self.step(LOST)
@@ -286,6 +319,12 @@ class ClientConnection(RequestHeads):
         self.step(BYTES)
         self.buffer = data
 
+    def _goes_on(self, held: bytes, more: int) -> bool:
+        """Whether a head that has gone on within a line may still become a good one: it is not looked at again then."""
+        limit = self.context.limits.header_bytes
+        size = len(held) + more
+        return size <= limit and (size <= MAX_LINE or held.find(b"\r\n", 0, MAX_LINE + 2) > 0)
+
     def _route(self) -> None:
         """Find out where requests with this header block may go."""
         context = self.context
@@ -351,6 +390,7 @@ class ClientConnection(RequestHeads):
             self.body_left = max(fields.length, 0)
             if fields.chunked:
                 self.chunks = ChunkedBody(context.request_names)
+                self.chunks_since = now
             self.deadline = now + context.timeouts.stream_idle
             if rest:
                 self._body(rest)
@@ -394,6 +434,8 @@ class ClientConnection(RequestHeads):
                 rest = chunks.rest
                 self.chunks = None
         self.deadline = 0.0 if done else context.now + context.timeouts.stream_idle
+        if chunks is not None and chunks.tiny > context.limits.tiny_chunks and not done:
+            self._throttle(chunks)
         if exchange is not None:
             if data:
                 exchange.body(data)
@@ -401,6 +443,18 @@ class ClientConnection(RequestHeads):
                 exchange.body_done()
         if rest:
             self._ahead(rest)
+
+    def _throttle(self, chunks: ChunkedBody) -> None:
+        """It has brought more tiny chunks than it may in a second: within that second nothing more is read."""
+        context = self.context
+        left = self.chunks_since + _SECOND - context.now
+        if left > 0.0:
+            context.hits[OVER_TINY_CHUNKS] += 1
+            self.pause(_THROTTLED)
+            self.deadline = context.now + left
+        else:
+            self.chunks_since = context.now
+            chunks.tiny = 0
 
     def _broken_body(self, error: ProtocolError) -> None:
         """The body turned out malformed or too long in its middle."""
@@ -437,6 +491,10 @@ class ClientConnection(RequestHeads):
             request_id = self.id_prefix + str(self.number).encode()
         else:
             request_id = self.request_id()
+        if status == 413:
+            context.hits[OVER_BODY] += 1
+        elif status in (414, 431):
+            context.hits[OVER_HEAD] += 1
         close = close or self.fields.close or context.stopping or self.eof
         as_json = wants_json(self.rest)
         data = answer(status, error, detail, request_id, close=close, as_json=as_json, head_only=self.head_only)
@@ -484,9 +542,14 @@ class ClientConnection(RequestHeads):
             self.transport.write_eof()
 
     def close(self) -> None:
-        """End the connection, once what was written is sent. Idempotent."""
+        """End the connection, once what was written is sent; there is a deadline for that, too. Idempotent."""
         if self.transport is not None and not self.transport.is_closing():
+            self.deadline = self.context.give_up
             self.transport.close()
+
+    def is_ending(self) -> bool:
+        """Whether it was closed by us, and what was written is still on its way."""
+        return self.transport is not None and bool(self.transport.is_closing())
 
     # --- time -------------------------------------------------------------------------------------------------------
 
@@ -500,6 +563,7 @@ class ClientConnection(RequestHeads):
     def due(self, now: float) -> None:
         """Do what the passed deadline asks for."""
         exchange = self.exchange
+        state = self.state
         if not 0.0 < self.deadline <= now:
             if self.tunnel is not None:
                 self.tunnel.restart()
@@ -507,21 +571,60 @@ class ClientConnection(RequestHeads):
                 exchange.cut()
             return
         self.deadline = 0.0
-        if self.state == HEAD:
+        if self.is_ending():
+            self.expire(TIMEOUT_WRITE)
+        elif self.paused & _THROTTLED:
+            if self.chunks is not None:
+                self.chunks.tiny = 0
+            self.chunks_since = now
+            self.deadline = now + self.context.timeouts.stream_idle
+            self.resume(_THROTTLED)
+        elif state == HEAD:
+            self.expire(TIMEOUT_HEADER)
+        elif state == BUSY:
+            waits = exchange is not None and not exchange.request_done and not self.write_paused
+            self.expire(TIMEOUT_BODY if waits else TIMEOUT_WRITE)
+        elif state == TUNNEL and self.tunnel is not None and self.tunnel.code:
+            self.tunnel.end()  # it was told to end, and has had its time for that
+        elif state == TUNNEL:
+            self.expire(TIMEOUT_WRITE if self.write_paused else TIMEOUT_TUNNEL)
+        elif state == IDLE:
+            self.expire(TIMEOUT_IDLE)
+        elif self.write_paused:  # it lingers, and what it was told is unread
+            self.abort()
+        else:
+            self.close()
+
+    def expire(self, why: int) -> None:
+        """The client has let us wait for too long: end what we waited for. `why` is one of switchboard.layout's, and counted."""
+        self.context.hits[why] += 1
+        exchange = self.exchange
+        unread = why in (TIMEOUT_WRITE, SLOW_READER)
+        if not self.closed_because:
+            self.closed_because = "the client does not read its answer" if unread else "idle"
+        if self.is_ending() or (exchange is None and (unread or self.write_paused)):
+            self.abort()
+        elif self.state == HEAD:
             self.refuse(408, "http_request_error", "the request's head did not come in time", close=True)
         elif self.state == BUSY and exchange is not None:
-            if exchange.progress != BEGUN and not exchange.request_done:
-                exchange.fail(408, "http_request_error", "the request's body did not come in time")
-            else:
-                exchange.abort("the client does not read its answer")
+            if unread or exchange.progress == BEGUN:
+                exchange.abort("the client does not read its answer" if unread else "the body did not come in time")
                 self.abort()
+            else:
+                detail = "came too slowly" if why == SLOW_BODY else "did not come in time"
+                exchange.fail(408, "http_request_error", f"the request's body {detail}")
         elif self.state == TUNNEL and self.tunnel is not None:
-            self.closed_because = "idle"
             self.tunnel.end()
+            if unread:
+                self.abort()
         else:
-            if not self.closed_because:
-                self.closed_because = "idle"
-            self.abort() if self.write_paused else self.close()
+            self.close()
+
+    def time_left(self, now: float) -> float:
+        """What share of its time a client has left that waits for nothing but a request: 1.0 is all of it."""
+        timeouts = self.context.timeouts
+        limit = timeouts.header if not self.number or self.state == HEAD else timeouts.client_idle
+        return (self.deadline - now) / limit
 
     def abort(self) -> None:
         """End the connection now; what was not sent is lost."""

@@ -13,9 +13,11 @@ from bgproxy.config.schema import Limits, Timeouts
 from bgproxy.http1.names import NameTable
 from bgproxy.http1.request import MAX_LINE
 from bgproxy.model.snapshot import ProxySpec, ServiceSpec
+from bgproxy.proxy.client import HEAD
 from bgproxy.proxy.peers import Networks
 from bgproxy.proxy.routes import Routes
 from bgproxy.proxy.runtime import Service, Upstream
+from bgproxy.proxy.slow import SlowClients
 from bgproxy.switchboard import layout
 from bgproxy.switchboard.board import Switchboard
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 SWEEP: Final = 0.1
 #: Addresses of which the last header block is kept, at the most: with what was decided, some 10 KiB each.
 _MOST_RECENT: Final = 256
+#: Of the clients, one in so many makes room at a time; who has more than this share of its time left is left alone.
+_EVICTED: Final = 64
+_FRESH: Final = 0.98
 
 
 class Context:
@@ -51,10 +56,17 @@ class Context:
         self.short_head = 0  # bytes; a head up to this breaks no limit of size
         self.timeouts = Timeouts()
         self.max_connections = self.limits.connections
+        self.descriptors = 1 << 30  # that connections may take, clients' and upstreams' together
+        self.max_servers = 1 << 30
+        self.per_address = 0  # connections of one address in this worker; 0: as many as it likes
+        self.addresses: dict[str, int] = {}  # how many each has, where they are counted
+        self.packed_until = 0.0  # until then nobody is looked for who might make room
+        self.slow = SlowClients()
         self.trusted = Networks(())
         self.access_log: AccessLog | None = None
         self.session_key = b""
         self.now = time.monotonic()  # renewed by every request and every sweep: good to a tenth of a second
+        self.give_up = 0.0  # CLOCK_MONOTONIC by when a connection that is closed now must have sent what was written
         self.date_line = b""
         self.stopping = False
         # Counters go on where a predecessor in this worker's place left them.
@@ -62,6 +74,7 @@ class Context:
         self.refused: int = self.cells[layout.W_REFUSED]
         self.unmatched: int = self.cells[layout.W_UNMATCHED]
         self.bad_requests: int = self.cells[layout.W_BAD_REQUESTS]
+        self.hits: list[int] = list(self.cells[layout.W_LIMITS : layout.W_LIMITS + layout.LIMIT_COUNT])
         self.cells[layout.W_CONNECTIONS] = 0
         self.id_base = os.urandom(4).hex()  # request ids of this process begin with it
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -78,7 +91,9 @@ class Context:
         self.short_head = min(spec.limits.header_bytes, MAX_LINE)
         self.generation += 1
         self.timeouts = spec.timeouts
-        self.max_connections = -(-spec.limits.connections // self.workers)
+        self.give_up = self.now + spec.timeouts.stream_idle
+        self.slow.set_rule(spec.limits.min_rate, spec.timeouts.slow)
+        self._share_out()
         self.trusted = Networks(spec.trusted_proxies)
         self.session_key = spec.session_key
 
@@ -133,11 +148,86 @@ class Context:
         for connection in idle:
             connection.close()
 
+    # --- where there are too many -----------------------------------------------------------------------------------
+
+    def set_descriptors(self, count: int) -> None:
+        """So many connections this process can have, clients' and upstreams' together."""
+        self.descriptors = count
+        self._share_out()
+
+    def _share_out(self) -> None:
+        """Reckon how many connections may be open: the configured share, or what descriptors are enough for."""
+        limits = self.limits
+        share = -(-limits.connections // self.workers)
+        self.max_connections = max(min(share, self.descriptors // 2), 1)
+        self.max_servers = max(self.descriptors - self.max_connections, 1)
+        self.per_address = -(-limits.connections_per_address // self.workers)
+
+    def make_room(self) -> bool:
+        """End clients that have waited a while without a request, so that newcomers may come; False if there is none.
+
+        Those go first that have used most of the time that they have for it: who connects and says nothing, or half a
+        head, has `timeouts.header`, who has been answered before has `timeouts.client_idle`. Several go at once, since
+        to find them all clients are looked at.
+        """
+        now = self.now
+        if now < self.packed_until:
+            return False
+        waiting: list[tuple[float, int, ClientConnection]] = []
+        for number, client in enumerate(self.clients):
+            if client.state <= HEAD and not client.is_ending():
+                left = client.time_left(now)
+                if left < _FRESH:
+                    waiting.append((left, number, client))
+        if not waiting:
+            self.packed_until = now + SWEEP
+            return False
+        waiting.sort()
+        for _, _, client in waiting[: max(len(self.clients) // _EVICTED, 1)]:
+            self.hits[layout.EVICTED] += 1
+            self.clients.discard(client)
+            client.closed_because = "made room for others"
+            client.abort()
+        return True
+
+    def make_server_room(self) -> bool:
+        """Before a connection to an upstream is opened: where there are too many, those go that have idled longest.
+
+        False if there is no room, because all of them are in use.
+        """
+        if len(self.servers) < self.max_servers:
+            return True
+        idle: list[tuple[float, int, UpstreamConnection]] = []
+        for number, server in enumerate(self.servers):
+            if server.deadline > 0.0 and server.usable():  # without a deadline, a request waits for it
+                idle.append((server.deadline, number, server))
+        idle.sort()
+        for _, _, server in idle[: max(len(idle) // 4, 1)]:
+            server.close()
+        return bool(idle)
+
+    def take_address(self, address: str) -> bool:
+        """Count one more connection of an address; False, and not counted, if it has as many as it may."""
+        count = self.addresses.get(address, 0)
+        if count >= self.per_address:
+            return False
+        self.addresses[address] = count + 1
+        return True
+
+    def leave_address(self, address: str) -> None:
+        """One that was counted has ended."""
+        count = self.addresses.get(address, 0)
+        if count > 1:
+            self.addresses[address] = count - 1
+        else:
+            self.addresses.pop(address, None)
+
     # --- the sweep --------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Renew the coarse clock and what hangs on it."""
         self.now = time.monotonic()
+        self.give_up = self.now + self.timeouts.stream_idle
         self.date_line = b"Date: " + formatdate(usegmt=True).encode() + b"\r\n"
 
     def sweep(self) -> None:
@@ -148,6 +238,8 @@ class Context:
             client.due(now)
         for server in [server for server in self.servers if 0.0 < server.deadline <= now]:
             server.due()
+        for client, why in self.slow.look(self.clients, now):
+            client.expire(why)
         self.flush()
 
     def flush(self) -> None:
@@ -160,6 +252,8 @@ class Context:
         cells[layout.W_REFUSED] = self.refused
         cells[layout.W_UNMATCHED] = self.unmatched
         cells[layout.W_BAD_REQUESTS] = self.bad_requests
+        for index, count in enumerate(self.hits):
+            cells[layout.W_LIMITS + index] = count
         if self.access_log is not None:
             self.access_log.flush()
             cells[layout.W_LOG_DROPPED] = self.access_log.dropped

@@ -8,8 +8,9 @@ place of the exception, and the request would wait for ever. So no compiled modu
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from bgproxy.proxy.upstream import UpstreamConnection
 
@@ -19,15 +20,26 @@ if TYPE_CHECKING:
     from bgproxy.proxy.runtime import Upstream
 
 
+#: No connection could be opened because this process, or this machine, lacks something: no fault of the upstream's.
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
 async def dial(exchange: Exchange, upstream: Upstream) -> None:
     """Connect for a request within `timeouts.connect`; it is told how that ended."""
-    limit = exchange.context.timeouts.connect
+    context = exchange.context
+    limit = context.timeouts.connect
+    if not context.make_server_room():
+        exchange.no_descriptor()
+        return
     try:
         async with asyncio.timeout(limit):
             server = await open_connection(exchange.context, upstream)
     except TimeoutError:
         exchange.unreachable(upstream, f"no connection within {limit:g}s", timed_out=True)
     except OSError as error:
+        if error.errno in _OURS:
+            exchange.no_descriptor()
+            return
         reason = (error.strerror or str(error) or type(error).__name__).lower()
         exchange.unreachable(upstream, reason, timed_out=False)
     else:
@@ -37,6 +49,8 @@ async def dial(exchange: Exchange, upstream: Upstream) -> None:
 async def warm(context: Context, upstream: Upstream, connections: int) -> None:
     """Open idle connections ahead of a switch, until there are `connections` of them; failures are left alone."""
     for _ in range(connections - len(upstream.idle)):
+        if len(context.servers) >= context.max_servers:
+            return
         try:
             async with asyncio.timeout(context.timeouts.connect):
                 (await open_connection(context, upstream)).release()

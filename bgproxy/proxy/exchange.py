@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from bgproxy.http1.request import METHODS
 from bgproxy.model.classes import REQUESTS, STREAMS, WEBSOCKETS
 from bgproxy.proxy.balance import by_hash
-from bgproxy.switchboard.layout import BUCKET_BOUNDS, CODE_CELLS, code_cell
+from bgproxy.switchboard.layout import BUCKET_BOUNDS, CODE_CELLS, NO_DESCRIPTOR, code_cell
 
 if TYPE_CHECKING:
     from bgproxy.proxy.client import ClientConnection
@@ -130,6 +130,11 @@ class Exchange:
             self.fail(504, "connection_timeout", f"upstream {upstream.id}: {reason}")
         else:
             self.fail(502, "connection_refused", f"upstream {upstream.id}: {reason}")
+
+    def no_descriptor(self) -> None:
+        """This process can open no connection to anybody: not the upstream's fault, and another one would not help."""
+        self.context.hits[NO_DESCRIPTOR] += 1
+        self.fail(503, "connection_limit_reached", "too many connections to upstreams are open")
 
     # --- the request's body -----------------------------------------------------------------------------------------
 

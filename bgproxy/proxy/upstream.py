@@ -168,8 +168,9 @@ class UpstreamConnection:
         return False
 
     def close(self) -> None:
-        """End the connection. Idempotent."""
+        """End the connection, once what was written is sent; there is a deadline for that, too. Idempotent."""
         if self.transport is not None and not self.transport.is_closing():
+            self.deadline = self.context.give_up
             self.transport.close()
 
     def due(self) -> None:
@@ -177,7 +178,10 @@ class UpstreamConnection:
         self.deadline = 0.0
         exchange = self.exchange
         if exchange is None:
-            self.close()
+            if self.transport is not None and self.transport.is_closing():
+                self.transport.abort()  # it does not take what was written
+            else:
+                self.close()
         elif self.state == WAITING:
             limit = self.context.timeouts.response
             self.context.report(self.upstream, f"no answer within {limit:g}s")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import uvloop
 
+from bgproxy.proxy import descriptors
 from bgproxy.proxy.client import ClientConnection
 from bgproxy.proxy.context import SWEEP, Context
 from bgproxy.proxy.heads import Listener
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bgproxy.worker")
 
-_BACKLOG: Final = 4096
 _SESSION_MINUTE: Final = 60.0
 #: Seconds for which a stopping worker still accepts, so that connections that wait in its sockets are served.
 _LAST_ACCEPTS: Final = 0.05
@@ -82,6 +82,7 @@ class Worker:
 
     async def _listen(self, context: Context) -> None:
         loop = context.loop
+        backlog = self._reckon(context)
         for listener in self._birth.listeners:
             listener.setblocking(False)
             if listener.family == socket.AF_UNIX:
@@ -92,10 +93,19 @@ class Worker:
             # A descriptor of our own: closing the server must not close the one that a successor may need.
             own = socket.socket(listener.family, listener.type, fileno=os.dup(listener.fileno()))
             if listener.family == socket.AF_UNIX:
-                server = await loop.create_unix_server(factory, sock=own, backlog=_BACKLOG)
+                server = await loop.create_unix_server(factory, sock=own, backlog=backlog)
             else:
-                server = await loop.create_server(factory, sock=own, backlog=_BACKLOG)
+                server = await loop.create_server(factory, sock=own, backlog=backlog)
             self._servers.append(server)
+
+    def _reckon(self, context: Context) -> int:
+        """Have no more connections than there are descriptors for; how many may wait at each listener."""
+        share = -(-context.limits.connections // context.workers)
+        count, backlog = descriptors.divide(
+            descriptors.allowed(), descriptors.in_use(), share, len(self._birth.listeners)
+        )
+        context.set_descriptors(count)
+        return backlog
 
     async def _sweep(self, context: Context) -> None:
         minute = context.now + _SESSION_MINUTE

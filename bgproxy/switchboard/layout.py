@@ -74,12 +74,29 @@ UPSTREAM_CELLS: Final = 4
 # --- a worker's own cells -------------------------------------------------------------------------------------------
 W_CONNECTIONS: Final = 0  # gauge: client connections
 W_ACCEPTED: Final = 1
-W_REFUSED: Final = 2  # over the limit of connections
+W_REFUSED: Final = 2  # over `limits.connections`
 W_UNMATCHED: Final = 3  # requests that no service was for
 W_BAD_REQUESTS: Final = 4  # malformed: 400, 408, 414, 431, 501, 505
 W_LOG_DROPPED: Final = 5  # lines of the access log that could not be written
 W_HEARTBEAT: Final = 6  # CLOCK_MONOTONIC in microseconds, stored by the sweep
+W_LIMITS: Final = 24  # from here on: what limits and time-outs have ended, a cell each (below)
 WORKER_CELLS: Final = 64
+
+# --- what limits and time-outs have ended: counted from W_LIMITS -----------------------------------------------------
+TIMEOUT_HEADER: Final = 0  # the head of a request did not come within `timeouts.header`
+TIMEOUT_IDLE: Final = 1  # no request came: `timeouts.client_idle`, `timeouts.header` for the first one
+TIMEOUT_BODY: Final = 2  # no byte of a body for `timeouts.stream_idle`
+TIMEOUT_WRITE: Final = 3  # the client took nothing of its answer for so long
+TIMEOUT_TUNNEL: Final = 4  # no byte in a tunnel, either way, for so long
+SLOW_BODY: Final = 5  # a body came more slowly than `limits.min_rate` for `timeouts.slow`
+SLOW_READER: Final = 6  # an answer was read more slowly
+REFUSED_ADDRESS: Final = 7  # over `limits.connections_per_address`
+EVICTED: Final = 8  # waited for a request, and made room for newcomers over `limits.connections`
+OVER_HEAD: Final = 9  # over `limits.header_bytes`, `limits.headers`, or the length of a request line
+OVER_BODY: Final = 10  # over `limits.body_bytes`
+OVER_TINY_CHUNKS: Final = 11  # over `limits.tiny_chunks`: read no further for a second
+NO_DESCRIPTOR: Final = 12  # this process could open no connection to an upstream
+LIMIT_COUNT: Final = 13
 
 POOL_BASE: Final = WORKER_CELLS
 UPSTREAM_BASE: Final = POOL_BASE + MAX_SERVICES * 2 * POOL_CELLS

@@ -7,6 +7,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from bgproxy.admin.metrics import BOUNDS, cumulative
+from bgproxy.switchboard import layout
 from bgproxy.switchboard.layout import BUCKET_BOUNDS, BUCKET_COUNT, bucket_of
 
 
@@ -110,9 +111,29 @@ async def test_what_belongs_to_no_service_is_the_programs(scrape, controller):
     controller.counters.whole.bad_requests = 4
     samples = await scrape()
     assert samples["bgproxy_connections", ()] == 5
-    assert samples["bgproxy_connections_refused_total", ()] == 9
+    assert samples["bgproxy_connections_refused_total", labels(reason="connections")] == 9
     assert samples["bgproxy_bad_requests_total", ()] == 4
     assert samples["bgproxy_worker_restarts_total", labels(worker="0")] == 2
+
+
+async def test_what_limits_have_ended_is_shown_by_reason(scrape, controller):
+    """Each cell has a sample of its own, of the program as a whole."""
+    controller.counters.whole.limits = list(range(100, 100 + layout.LIMIT_COUNT))
+    controller.tallies.evicted()
+    samples = await scrape()
+    shown = [
+        samples[name, labels(**said)]
+        for name, said in (
+            *(("bgproxy_client_timeouts_total", {"reason": reason}) for reason in ("header", "idle", "body", "write")),
+            *(("bgproxy_client_timeouts_total", {"reason": said}) for said in ("tunnel", "slow_body", "slow_reader")),
+            ("bgproxy_connections_refused_total", {"reason": "address"}),
+            ("bgproxy_connections_evicted_total", {}),
+            *(("bgproxy_limits_exceeded_total", {"limit": said}) for said in ("head", "body", "tiny_chunks")),
+            ("bgproxy_limits_exceeded_total", {"limit": "descriptors"}),
+        )
+    ]
+    assert shown == list(range(100, 100 + layout.LIMIT_COUNT))
+    assert samples["bgproxy_admin_connections_evicted_total", ()] == 1
 
 
 async def test_openmetrics_for_who_asks_for_it(api):

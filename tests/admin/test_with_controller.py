@@ -186,7 +186,7 @@ async def test_metrics_are_the_cells_of_the_worker(parts):
     assert samples["bgproxy_request_duration_seconds_bucket", "0.001", "blue", "shop"] == 0
     assert samples["bgproxy_request_duration_seconds_bucket", "0.002", "blue", "shop"] == 5
     assert samples["bgproxy_request_duration_seconds_sum", "blue", "shop"] == 0.0075
-    assert samples["bgproxy_connections_refused_total",] == 2
+    assert samples["bgproxy_connections_refused_total", "connections"] == 2
     assert samples["bgproxy_in_flight", "blue", "shop", "streams"] == 4
     assert samples["bgproxy_live", "green", "shop"] == 1
     assert samples["bgproxy_switches_total", "shop", "switched"] == 1

@@ -7,7 +7,9 @@ import dataclasses
 
 from support.dataplane import OK, DataPlane, get, pool_spec, reset, until
 
+from bgproxy.proxy.context import Context
 from bgproxy.switchboard import layout
+from bgproxy.switchboard.board import Switchboard
 
 
 async def test_an_upstream_that_stays_keeps_its_connections() -> None:
@@ -134,3 +136,69 @@ async def test_a_service_that_is_gone_leaves_the_cells_to_its_successor() -> Non
         await until(lambda: cells[layout.pool_base(0, 0)] == 0)
         plane.context.flush()
         assert cells[layout.pool_base(0, 0)] == 0
+
+
+async def test_who_has_waited_longest_makes_room_and_who_is_answered_does_not() -> None:
+    """In proportion to the time that each has; nobody who has come just now, and nobody with a request."""
+    async with DataPlane() as plane:
+        context = plane.context
+        await plane.serve(await plane.upstream(OK))
+        kept = await plane.connect()
+        kept.send(get())
+        await kept.response()
+        await plane.connect()
+        await until(lambda: len(context.clients) == 2)
+        assert not context.make_room()  # both have come just now
+        known, stranger = sorted(context.clients, key=lambda client: -client.number)
+        context.now += 3.0  # of 75 seconds, and of 10
+        context.packed_until = 0.0
+        assert context.make_room()
+        assert context.clients == {known}
+        assert stranger.closed_because == "made room for others"
+        assert context.hits[layout.EVICTED] == 1
+
+
+async def test_idle_connections_to_upstreams_make_room_for_those_that_are_needed() -> None:
+    """Over the share of upstreams the connections go that have idled longest; where none idles, there is no room."""
+    async with DataPlane() as plane:
+        context = plane.context
+        await plane.serve(await plane.upstream(OK))
+        wires = [await plane.connect() for _ in range(2)]
+        for wire in wires:
+            wire.send(get())
+        for wire in wires:
+            await wire.response()
+        await until(lambda: len(plane.blue.upstreams[0].idle) == len(context.servers) > 0)
+        context.max_servers = len(context.servers)
+        assert context.make_server_room()
+        await until(lambda: len(context.servers) < context.max_servers)
+        context.max_servers = 0
+        await until(lambda: not context.make_server_room())
+
+
+def test_descriptors_bound_the_share_of_connections() -> None:
+    """Half of them are for clients, the rest for upstreams; a configuration that asks for less gets it."""
+    loop = asyncio.new_event_loop()
+    board = Switchboard(1)
+    context = Context(loop, board, 0, 1)
+    context.set_descriptors(100)
+    assert (context.max_connections, context.max_servers) == (50, 50)
+    context.set_descriptors(1_000_000)
+    assert context.max_connections == context.limits.connections
+    loop.close()
+
+
+def test_addresses_are_counted_only_where_they_are_limited() -> None:
+    """Taken and left in pairs, nothing is remembered of an address that has gone."""
+    loop = asyncio.new_event_loop()
+    context = Context(loop, Switchboard(1), 0, 1)
+    context.per_address = 2
+    assert context.take_address("a")
+    assert context.take_address("a")
+    assert not context.take_address("a")
+    context.leave_address("a")
+    assert context.take_address("a")
+    context.leave_address("a")
+    context.leave_address("a")
+    assert context.addresses == {}
+    loop.close()

@@ -13,7 +13,7 @@ from bgproxy.control.actor import Actor
 from bgproxy.control.switching import SwitchResult
 from bgproxy.control.tallies import Tallies
 from bgproxy.errors import Busy, NotFound, NotHealthy, Refused, Stale
-from bgproxy.switchboard.layout import BUCKET_COUNT
+from bgproxy.switchboard.layout import BUCKET_COUNT, LIMIT_COUNT
 
 NOW = "2030-01-02T03:04:05.678Z"
 
@@ -80,6 +80,7 @@ class FakeCounters:
     def __init__(self) -> None:
         self.pools: dict[tuple[str, str], SimpleNamespace] = {}
         self.whole = SimpleNamespace(accepted=0, refused=0, unmatched=0, bad_requests=0, log_dropped=0)
+        self.whole.limits = [0] * LIMIT_COUNT
 
     def pool(self, service: str, pool: str) -> SimpleNamespace:
         empty = SimpleNamespace(

@@ -37,6 +37,7 @@ class Proxy:
         green: Iterable[str] = (),
         workers: int = 2,
         ready: bool = True,
+        files: int = 0,
         **config: Any,
     ) -> None:
         self.directory = directory
@@ -54,6 +55,7 @@ class Proxy:
         self.log_path = directory / "bgproxy.log"
         self.write()
         self._ready = ready
+        self._files = files  # descriptors of each process; 0: as many as the test has
         self.process = self._spawn()
 
     def write(self) -> None:
@@ -62,10 +64,11 @@ class Proxy:
         self.path.write_text(json.dumps(self.config, indent=1))
 
     def _spawn(self) -> subprocess.Popen[bytes]:
+        limit = ["prlimit", f"--nofile={self._files}"] if self._files else []
         with self.log_path.open("ab") as log:
             self._log_from = log.tell()
             return subprocess.Popen(
-                [sys.executable, "-m", "bgproxy", "run", "-c", str(self.path)],
+                [*limit, sys.executable, "-m", "bgproxy", "run", "-c", str(self.path)],
                 cwd=self.directory,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.DEVNULL,
