@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -15,9 +14,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 from bgproxy.admin import events, health, history, metrics, openapi, pools, problems, reload, services, status, switches
 from bgproxy.admin.auth import Authority
 from bgproxy.admin.crowd import Crowd, most
-from bgproxy.admin.endpoint import ANSWERS, AUTHORITY, CONTROLLER, Endpoint
+from bgproxy.admin.endpoint import ANSWERS, AUTHORITY, CONTROLLER, Endpoint, audit_record
 from bgproxy.admin.guard import Guard
 from bgproxy.admin.idempotency import Answers
+from bgproxy.admin.sites import Site
+from bgproxy.admin.tls import Certificate
 from bgproxy.config.schema import Config
 from bgproxy.control.controller import Controller
 
@@ -39,7 +40,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
 
 #: Seconds that answers under way may take at a stop; the calls themselves are never waited for longer.
 STOP_WITHIN: Final = 2.0
-_BACKLOG: Final = 128
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def make_app(controller: Controller, config: Config) -> web.Application:
@@ -55,7 +56,7 @@ def make_app(controller: Controller, config: Config) -> web.Application:
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         try:
-            guard.check(request)
+            _admit(guard, request)
             return await handler(request)
         except Exception as error:  # noqa: BLE001 - the boundary: no traceback reaches a user
             return problems.of(error).response()
@@ -74,6 +75,16 @@ def make_app(controller: Controller, config: Config) -> web.Application:
     return app
 
 
+def _admit(guard: Guard, request: web.Request) -> None:
+    """Raise `Problem` for a request that a web page may have sent; a change is in the audit log all the same."""
+    try:
+        guard.check(request)
+    except problems.Problem as problem:
+        if request.method not in _READING:
+            audit_record(request).write(problem.slug, problem.kind.status, problem.detail)
+        raise
+
+
 async def _sign(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "bgproxy"  # and not which library of which version
 
@@ -83,10 +94,15 @@ async def _end_streams(app: web.Application) -> None:
 
 
 class AdminServer:
-    """Serves the API on listening sockets, TCP and Unix; the sockets stay their owner's."""
+    """Serves the API on listening sockets, TCP (with TLS, if the configuration has it) and Unix; they stay their owner's.
+
+    Raises:
+        StartError: as `make_app`, or the certificate cannot be used.
+    """
 
     def __init__(self, controller: Controller, config: Config) -> None:
         self._controller = controller
+        self._certificate = Certificate(lambda: controller.config.admin.tls) if config.admin.tls.cert else None
         self._runner = web.AppRunner(
             make_app(controller, config),
             access_log=None,  # changes are in the audit log
@@ -102,8 +118,8 @@ class AdminServer:
         if self._runner.server is not None:
             Crowd(self._runner.server, lambda: most(controller.config.admin.connections), controller.tallies.evicted)
         for sock in sockets:
-            site = _UnixSite if sock.family == socket.AF_UNIX else web.SockSite
-            await site(self._runner, sock, backlog=_BACKLOG).start()
+            tls = None if self._certificate is None or sock.family == socket.AF_UNIX else self._certificate.context
+            await Site(self._runner, sock, tls).start()
 
     async def stop(self) -> None:
         """Stop accepting, end event streams, give the answers under way `STOP_WITHIN` seconds, close all connections."""
@@ -112,22 +128,6 @@ class AdminServer:
                 await self._runner.cleanup()
         except TimeoutError:
             log.warning("the admin API did not end in time; its connections are cut")
-
-
-class _UnixSite(web.SockSite):
-    """A site on a bound Unix socket: uvloop's `create_server` takes none, and nobody must unlink its path."""
-
-    __slots__ = ()
-
-    async def start(self) -> None:
-        await web.BaseSite.start(self)
-        assert self._runner.server is not None  # noqa: S101 - the runner was set up, or the line above had raised
-        loop = asyncio.get_running_loop()
-        # From Python 3.13 on a closed server removes its path, which is the supervisor's to keep for the next controller.
-        keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-        self._server = await loop.create_unix_server(
-            self._runner.server, sock=self._sock, backlog=self._backlog, **keep
-        )
 
 
 class _NoRubbish(logging.Filter):

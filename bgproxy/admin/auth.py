@@ -23,6 +23,7 @@ from aiohttp import web
 
 from bgproxy.admin.problems import Problem
 from bgproxy.config.schema import Admin, Role, Token
+from bgproxy.config.tokens import token_in
 from bgproxy.errors import StartError
 
 log = logging.getLogger("bgproxy.admin")
@@ -32,7 +33,6 @@ ROLES: Final[tuple[Role, ...]] = ("viewer", "operator", "admin")
 
 ANONYMOUS: Final = "anonymous"
 
-_SHORT: Final = 16  # characters; a shorter token could be guessed
 _LOCAL_NAMES: Final = frozenset({"localhost", "localhost."})
 
 
@@ -75,7 +75,7 @@ def read_token(token: Token) -> str:
     """The text of a token.
 
     Raises:
-        StartError: its file or variable cannot be read, or is empty.
+        StartError: its file or variable cannot be read, or holds no token.
     """
     if token.token_file is not None:
         source = f"the file {token.token_file}"
@@ -87,12 +87,10 @@ def read_token(token: Token) -> str:
     else:
         source = f"the environment variable {token.token_env}"
         text = os.environ.get(token.token_env or "", "")
-    text = text.strip()
-    if not text:
-        raise StartError(f"admin token {token.name!r}: {source} is empty (`openssl rand -hex 32` makes a token)")
-    if len(text) < _SHORT:
-        log.warning("admin token %r is short enough to be guessed; `openssl rand -hex 32` makes one", token.name)
-    return text
+    try:
+        return token_in(text)
+    except ValueError as error:
+        raise StartError(f"admin token {token.name!r}: {source} {error}") from None
 
 
 class Authority:

@@ -27,6 +27,8 @@ _SAID: Final = {
 
 #: Control characters but tab and newline, and halves of surrogate pairs, which no UTF-8 has room for.
 _ILL_TEXT: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+#: The same for JSON Schema, whose strings have no such halves.
+_GOOD_TEXT: Final = r"^[^\x00-\x08\x0b-\x1f\x7f]*$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Field:
         text: dict[str, Any] = {"type": "string"}
         if self.choices:
             text["enum"] = list(self.choices)
+        else:
+            text["pattern"] = _GOOD_TEXT
         if self.type == "string":
             schema = text | ({"maxLength": self.longest} if self.longest is not None else {})
         elif self.type == "strings":

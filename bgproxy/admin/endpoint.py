@@ -19,9 +19,10 @@ from typing import Any, Final, Literal
 from aiohttp import web
 
 from bgproxy.admin import audit, body, etag, problems
-from bgproxy.admin.auth import Authority, Caller
+from bgproxy.admin.auth import Authority, Caller, peer_of
 from bgproxy.admin.idempotency import Answer, Answers
 from bgproxy.admin.problems import Problem
+from bgproxy.admin.schemas import Schema
 from bgproxy.config.schema import Role
 from bgproxy.control.actor import Actor
 from bgproxy.control.controller import Controller
@@ -50,10 +51,11 @@ class Operation:
     role: Role | None  # what it takes; None: public
     answer: dict[str, Any]  # JSON Schema of a good answer
     media_type: str = "application/json"
+    other_media_types: tuple[str, ...] = ()  # that it may have by Accept
     other_answers: dict[int, str] = field(default_factory=dict)  # statuses beside 200 that have the same body
     query: body.Fields = ()
     body: body.Fields = ()
-    headers: tuple[tuple[str, str], ...] = ()  # that it reads beside those of every call: name, and what for
+    headers: tuple[tuple[str, str, Schema], ...] = ()  # that it reads beside those of every call: name, what for, what
     tagged: bool = False  # the answer carries the generation as ETag
     slugs: tuple[str, ...] = ()  # problems of its own, beside those that every call may have
 
@@ -130,11 +132,11 @@ class Endpoint:
         return result if isinstance(result, web.StreamResponse) else _response(result.answer())
 
     async def _change(self, request: web.Request) -> web.Response:
-        record = audit.Record(request.method, request.rel_url.raw_path, time.monotonic())
+        record = audit_record(request)
         authority = request.app[AUTHORITY]
         try:
             caller = authority.caller(request)
-            record.who, record.address = caller.name, caller.address
+            record.who, record.role = caller.name, caller.role
             authority.require(caller, self.operation.role)
             body.parse_query(request, ())
             async with asyncio.timeout(BODY_WITHIN):
@@ -147,7 +149,7 @@ class Endpoint:
             raise
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is becomes a problem and an audit line
             answer = _refusal(problems.of(error))
-        record.write("replayed" if answer.replayed else answer.outcome, answer.status)
+        record.write("replayed" if answer.replayed else answer.outcome, answer.status, answer.detail)
         return _response(answer)
 
     async def _once(self, request: web.Request, caller: Caller, raw: bytes, record: audit.Record) -> Answer:
@@ -164,7 +166,15 @@ class Endpoint:
         key = request.headers.get("Idempotency-Key")
         if key is None:
             return await make()
-        return await request.app[ANSWERS].once((request.method, request.rel_url.raw_path, caller.name), key, raw, make)
+        # The condition is a part of what is asked: with another one it is another request.
+        condition = ascii(request.headers.getall("If-Match", [])).encode()
+        scope = (request.method, request.rel_url.raw_path, caller.name)
+        return await request.app[ANSWERS].once(scope, key, condition + b"\n" + raw, make)
+
+
+def audit_record(request: web.Request) -> audit.Record:
+    """What is known of a change before anybody has looked at it."""
+    return audit.Record(f"{request.method} {request.rel_url.raw_path}", time.monotonic(), address=peer_of(request))
 
 
 def endpoint(operation: Operation) -> Callable[[Handler], Endpoint]:
@@ -179,7 +189,8 @@ def endpoint(operation: Operation) -> Callable[[Handler], Endpoint]:
 def _refusal(problem: Problem) -> Answer:
     response = problem.response()
     headers = dict(problem.headers) | {"Content-Type": problems.CONTENT_TYPE}
-    return Answer(problem.kind.status, bytes(response.body or b""), headers, problem.slug)  # type: ignore[arg-type]
+    raw = bytes(response.body or b"")  # type: ignore[arg-type]
+    return Answer(problem.kind.status, raw, headers, problem.slug, problem.detail)
 
 
 def _response(answer: Answer) -> web.Response:

@@ -10,7 +10,9 @@ from aiohttp import web
 from bgproxy.admin.problems import Problem
 from bgproxy.errors import Stale
 
-_TAGS: Final = re.compile(r'\s*(?:W/)?(?:"[^"]*"|[0-9]+)\s*(?:,\s*(?:W/)?(?:"[^"]*"|[0-9]+)\s*)*')
+#: What If-Match may say, as a regular expression that JSON Schema knows too.
+PATTERN: Final = r'\s*(?:W/)?(?:"[^"]*"|[0-9]+)\s*(?:,\s*(?:W/)?(?:"[^"]*"|[0-9]+)\s*)*'
+_TAGS: Final = re.compile(PATTERN)
 _TAG: Final = re.compile(r'(W/)?(?:"([^"]*)"|([0-9]+))')
 
 
@@ -26,8 +28,9 @@ def wanted(request: web.Request, current: int) -> int | None:
         Problem: 400 when the header is not a list of entity tags.
         Stale: 412 when `current` is not among them.
     """
-    said = ",".join(request.headers.getall("If-Match", []))
-    if said.strip() in {"", "*"}:
+    lines = request.headers.getall("If-Match", [])
+    said = ",".join(lines).strip()
+    if not lines or said == "*":
         return None
     if not _TAGS.fullmatch(said):
         raise Problem(
@@ -36,4 +39,4 @@ def wanted(request: web.Request, current: int) -> int | None:
     for weak, quoted, bare in _TAG.findall(said):
         if not weak and (quoted or bare) == str(current):
             return current
-    raise Stale(f"The generation is {current}, not {said.strip()}: someone changed something since; look again.")
+    raise Stale(f"The generation is {current}, not {said}: someone changed something since; look again.")

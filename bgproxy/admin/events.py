@@ -18,6 +18,7 @@ from bgproxy.admin import problems
 from bgproxy.admin.endpoint import EVENT_STREAM, Call, Operation, endpoint
 from bgproxy.admin.history import SERVICE
 from bgproxy.admin.problems import Problem
+from bgproxy.admin.schemas import STRING
 
 #: Seconds of silence after which a comment shows that the connection lives; and that a reader may take for a write.
 SILENCE: Final = 15.0
@@ -122,7 +123,9 @@ STREAMS: Final = web.AppKey("streams", Streams)
         answer={"type": "string", "description": "text/event-stream; each `data` is an Event"},
         media_type=EVENT_STREAM,
         query=(SERVICE,),
-        headers=(("Last-Event-ID", "Begin with what happened after this event."),),
+        headers=(
+            ("Last-Event-ID", "Begin with what happened after this event.", STRING | {"pattern": "^(?:[0-9]{1,18})?$"}),
+        ),
         slugs=("not-found", "unavailable"),
     )
 )

@@ -7,11 +7,16 @@ Two ways lead there, and each leaves a trace that a page cannot hide:
   Where a listener has every address of the machine, its name is not known; tokens, which are required there and which a
   browser never adds by itself, do the same service.
 - *Cross-site requests*: a page posts here. The browser then says the page's Origin, which must be absent or this host.
+
+And one that has no page in it:
+
+- *Forwarding*: an upstream whose name turns out to be this API. The data plane says so in Via (RFC 9110 section 7.6.3).
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,6 +29,9 @@ from bgproxy.config.schema import Admin
 
 _PORTS: Final = {"http": 80, "https": 443}
 
+#: What the data plane puts into Via: protocol, and a name that begins with ours.
+_OURSELVES: Final = re.compile(r"(?:^|,)\s*[^\s,]+\s+bgproxy(?:-[0-9A-Za-z]+)?\s*(?:,|$)", re.ASCII)
+
 
 class Guard:
     """Knows by which hosts this API is called."""
@@ -34,7 +42,9 @@ class Guard:
         self._anywhere = len(hosts) > len(self._hosts) and bool(admin.tokens)
 
     def check(self, request: web.Request) -> None:
-        """Pass a request that no foreign web page can have sent; raises `Problem` (403) for another."""
+        """Pass a request that was sent here on purpose; raises `Problem` (403) for another."""
+        if _OURSELVES.search(",".join(request.headers.getall("Via", []))):
+            raise Problem("forbidden", "This came through a listener of bgproxy, which must not lead to its admin API.")
         said = request.headers.getall("Host", [])
         host = said[0] if len(said) == 1 else ""
         if not _is_unix(request):

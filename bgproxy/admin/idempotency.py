@@ -22,7 +22,7 @@ KEPT: Final = 1000
 KEPT_FOR: Final = 24 * 3600.0
 #: Seconds that a duplicate waits for the first of its kind.
 WAIT: Final = 600.0
-_LONGEST_KEY: Final = 255
+LONGEST_KEY: Final = 255
 _RETRYABLE: Final = frozenset({"busy"})
 _KEPT_PROBLEMS: Final = frozenset({404, 409, 412})
 
@@ -37,6 +37,7 @@ class Answer:
     body: bytes
     headers: dict[str, str]
     outcome: str  # "done", or the slug of a problem
+    detail: str = ""  # of the problem, for the audit log
     replayed: bool = False
 
     @property
@@ -70,14 +71,14 @@ class Answers:
         Raises:
             Problem: the key was used with another body (422), is no key (400), or its first request still runs (409).
         """
-        if not key or len(key) > _LONGEST_KEY or not key.isascii() or not key.isprintable():
-            raise Problem("malformed", f"An Idempotency-Key has 1 to {_LONGEST_KEY} visible ASCII characters.")
+        if not key or len(key) > LONGEST_KEY or not key.isascii() or not key.isprintable():
+            raise Problem("malformed", f"An Idempotency-Key has 1 to {LONGEST_KEY} visible ASCII characters.")
         digest = hashlib.sha256(body).digest()
         place = (scope, key)
         while (entry := self._fresh(place)) is not None:
             if entry.digest != digest:
                 raise Problem(
-                    "idempotency-mismatch", "This key came with another body before; a new change needs a new one."
+                    "idempotency-mismatch", "This key came with another body or condition before; a new change needs a new one."
                 )
             if entry.answer is not None:
                 return replace(entry.answer, replayed=True)

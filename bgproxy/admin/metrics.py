@@ -210,6 +210,7 @@ REGISTRY: Final = web.AppKey("registry", CollectorRegistry)
         role="viewer",
         answer={"type": "string"},
         media_type="text/plain",
+        other_media_types=("application/openmetrics-text",),
         query=(),
     )
 )

@@ -9,22 +9,27 @@ from typing import Any, Final
 from aiohttp import web
 
 from bgproxy import __version__
+from bgproxy.admin import etag
 from bgproxy.admin.body import schema_of
 from bgproxy.admin.endpoint import Call, Endpoint, Operation, Reply, endpoint
+from bgproxy.admin.idempotency import LONGEST_KEY
 from bgproxy.admin.problems import CONTENT_TYPE, KINDS
-from bgproxy.admin.schemas import COMPONENTS, Schema, ref
+from bgproxy.admin.schemas import COMPONENTS, POOL, STRING, Schema, ref
 
 DOCUMENT: Final = web.AppKey("openapi", dict[str, Any])
 
 _VARIABLE: Final = re.compile(r"\{(\w+)\}")
-_ABOUT: Final = {
-    "service": "Name of a service",
-    "pool": "blue or green",
-    "upstream": "Id or URL of an upstream",
+_PATH: Final[dict[str, tuple[str, Schema]]] = {
+    "service": ("Name of a service", STRING | {"minLength": 1}),
+    "pool": ("blue or green", POOL),
+    "upstream": ("Id or URL of an upstream", STRING | {"minLength": 1}),
 }
-_EVERY: Final = ("forbidden", "internal")
+_EVERY: Final = ("forbidden", "internal", "invalid", "malformed")
 _GUARDED: Final = ("unauthorized",)
-_CHANGING: Final = ("malformed", "too-large", "unsupported-media-type", "invalid", "idempotency-mismatch")
+_CHANGING: Final = ("too-large", "unsupported-media-type", "idempotency-mismatch")
+
+_IF_MATCH: Final[Schema] = STRING | {"pattern": rf"^(?:\*|{etag.PATTERN})$"}
+_IDEMPOTENCY_KEY: Final[Schema] = STRING | {"pattern": "^[!-~](?:[ -~]*[!-~])?$", "maxLength": LONGEST_KEY}
 
 
 def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
@@ -75,7 +80,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "description": _ABOUT[name], "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True, "description": _PATH[name][0], "schema": _PATH[name][1]}
         for name in _VARIABLE.findall(operation.path)
     ]
     for field in operation.query:
@@ -85,18 +90,20 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             {"name": field.name, "in": "query", "required": field.required, "description": about, "schema": schema}
         )
     if operation.changes:
-        found.append(_header("If-Match", "Only if this is the generation: else 412."))
-        found.append(_header("Idempotency-Key", "The same key again gets the first answer again."))
-    found += [_header(name, about) for name, about in operation.headers]
+        found.append(_header("If-Match", "Only if this is the generation: else 412.", _IF_MATCH))
+        found.append(_header("Idempotency-Key", "The same key again gets the first answer again.", _IDEMPOTENCY_KEY))
+    found += [_header(name, about, schema) for name, about, schema in operation.headers]
     return found
 
 
-def _header(name: str, about: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, "description": about, "schema": {"type": "string"}}
+def _header(name: str, about: str, schema: Schema) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "description": about, "schema": schema}
 
 
 def _responses(operation: Operation) -> dict[str, Any]:
-    content = {operation.media_type: {"schema": operation.answer}}
+    content = {
+        media_type: {"schema": operation.answer} for media_type in (operation.media_type, *operation.other_media_types)
+    }
     done: dict[str, Any] = {"description": "Done", "content": content}
     if operation.tagged:
         done["headers"] = {"ETag": {"description": "The generation, in quotes", "schema": {"type": "string"}}}
@@ -114,9 +121,9 @@ def _responses(operation: Operation) -> dict[str, Any]:
 def _problems(operation: Operation) -> dict[int, list[str]]:
     slugs = [*_EVERY, *operation.slugs]
     slugs += _GUARDED if operation.role is not None else ()
-    slugs += _CHANGING if operation.changes else ("invalid", "malformed") if operation.query else ()
+    slugs += _CHANGING if operation.changes else ()
     by_status: dict[int, list[str]] = {}
-    for slug in sorted(slugs):
+    for slug in sorted(set(slugs)):
         by_status.setdefault(KINDS[slug].status, []).append(slug)
     return dict(sorted(by_status.items()))
 

@@ -6,6 +6,7 @@ from bgproxy.admin.body import Field
 from bgproxy.admin.endpoint import Call, Operation, Reply, endpoint
 from bgproxy.admin.schemas import ref
 from bgproxy.admin.switches import REASON
+from bgproxy.control.editing import LONGEST_VERSION
 from bgproxy.errors import Invalid, NotFound
 from bgproxy.model.pool import POOLS
 
@@ -27,7 +28,7 @@ def _pool(call: Call) -> str:
         role="operator",
         answer=ref("Service"),
         body=(
-            Field("version", "string", "A label of yours.", nullable=True, longest=200),
+            Field("version", "string", "A label of yours, of one line.", nullable=True, longest=LONGEST_VERSION),
             Field("upstreams", "strings", "All of its upstreams, as in the file.", nullable=True, longest=1000),
             REASON,
         ),

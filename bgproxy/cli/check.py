@@ -11,7 +11,7 @@ from bgproxy.cli.sources import default_file
 from bgproxy.cli.words import plural
 from bgproxy.config.loading import load_file
 from bgproxy.config.schema import Config
-from bgproxy.errors import ConfigError
+from bgproxy.errors import ConfigError, Mistake
 
 
 def configure(parser: Parser) -> None:
@@ -24,19 +24,27 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check each file; mistakes go to stderr, `ok` lines to stdout."""
+    """Check each file; mistakes and warnings go to stderr, `ok` lines to stdout. A warning is no mistake."""
     status = DONE
     for file in args.files or [default_file()]:
+        warnings: list[Mistake] = []
         try:
-            config = load_file(file)
+            config = load_file(file, warnings=warnings)
         except ConfigError as error:
+            _show(warnings)
             for mistake in error.mistakes:
                 print(mistake, file=sys.stderr)
             print(f"{file}: {plural(len(error.mistakes), 'mistake')}", file=sys.stderr)
             status = USAGE
         else:
+            _show(warnings)
             print(f"{file}: ok: {summary(config)}")
     return status
+
+
+def _show(warnings: list[Mistake]) -> None:
+    for warning in warnings:
+        print(warning, file=sys.stderr)
 
 
 def summary(config: Config) -> str:

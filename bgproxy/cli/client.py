@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,19 +20,21 @@ DEFAULT_ADMIN: Final = "http://127.0.0.1:8900"
 CONNECT_TIMEOUT: Final = 5.0
 ANSWER_TIMEOUT: Final = 30.0  # seconds; a change waits for workers (2 s) and a disk, and for nothing else
 _WAY_ON: Final = "Is bgproxy running? Another address is given with --admin URL or BGPROXY_ADMIN"
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the admin API listens: a host and a port, or the path of a Unix socket."""
+    """Where the admin API listens: a host and a port, with TLS or without, or the path of a Unix socket."""
 
     host: str = ""
     port: int = 0
     path: str = ""
+    tls: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """From `http://HOST:PORT`, `HOST:PORT`, `unix:/PATH` or `unix:///PATH`; raises `UsageError`."""
+        """From `http[s]://HOST:PORT`, `HOST:PORT`, `unix:/PATH` or `unix:///PATH`; raises `UsageError`."""
         if text.startswith("unix:"):
             path = text.removeprefix("unix:")
             path = path.removeprefix("//")
@@ -41,18 +44,19 @@ class Address:
         url = text if "://" in text else f"http://{text}"
         try:
             parts = urlsplit(url)
-            host, port = parts.hostname, parts.port or 80
+            host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme, 0)
         except ValueError:
             host, port, parts = None, 0, urlsplit("")
-        if parts.scheme != "http" or not host or parts.path not in {"", "/"} or parts.query or parts.username:
-            raise UsageError(f"admin address {printable(text)!r}: must be http://HOST:PORT or unix:/PATH")
-        return cls(host=host, port=port)
+        if not port or not host or parts.path not in {"", "/"} or parts.query or parts.username:
+            raise UsageError(f"admin address {printable(text)!r}: must be http[s]://HOST:PORT or unix:/PATH")
+        return cls(host=host, port=port, tls=parts.scheme == "https")
 
     def __str__(self) -> str:
         """As it would be typed."""
         if self.path:
             return f"unix:{self.path}"
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://[{self.host}]:{self.port}" if ":" in self.host else f"{scheme}://{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,9 @@ class _UnixConnection(http.client.HTTPConnection):
 class Client:
     """Calls the admin API at one address."""
 
-    def __init__(self, address: Address, token: str | None = None) -> None:
+    def __init__(self, address: Address, token: str | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.address = address
+        self._tls = tls
         self._headers = {"User-Agent": f"bgproxy/{__version__}", "Accept": "application/json"}
         if token:
             if not token.isascii() or not token.isprintable():
@@ -122,10 +127,11 @@ class Client:
             self._headers["Authorization"] = f"Bearer {token}"
 
     @classmethod
-    def of(cls, admin: str | None) -> Client:
-        """From `--admin` and the environment; raises `UsageError`."""
-        address = admin or os.environ.get("BGPROXY_ADMIN") or DEFAULT_ADMIN
-        return cls(Address.parse(address), os.environ.get("BGPROXY_TOKEN", "").strip() or None)
+    def of(cls, admin: str | None, cacert: str | None = None) -> Client:
+        """From `--admin`, `--cacert` and the environment; raises `UsageError`."""
+        address = Address.parse(admin or os.environ.get("BGPROXY_ADMIN") or DEFAULT_ADMIN)
+        tls = _tls(cacert or os.environ.get("BGPROXY_CACERT")) if address.tls else None
+        return cls(address, os.environ.get("BGPROXY_TOKEN", "").strip() or None, tls)
 
     def get(self, path: str, **query: str | int | None) -> Answer:
         """GET; query parameters that are None are left out."""
@@ -170,12 +176,17 @@ class Client:
         connection: http.client.HTTPConnection
         if address.path:
             connection = _UnixConnection(address.path, CONNECT_TIMEOUT)
+        elif address.tls:
+            connection = http.client.HTTPSConnection(
+                address.host, address.port, timeout=CONNECT_TIMEOUT, context=self._tls
+            )
         else:
             connection = http.client.HTTPConnection(address.host, address.port, timeout=CONNECT_TIMEOUT)
         try:
             connection.connect()
         except OSError as error:
-            reason = "no answer" if isinstance(error, TimeoutError) else (error.strerror or str(error))
+            connection.close()
+            reason = _why(error)
             raise UnreachableError(f"the admin API at {address} cannot be reached: {reason}. {_WAY_ON}") from None
         try:
             connection.sock.settimeout(timeout)
@@ -218,6 +229,35 @@ class Client:
         reason = "took too long to answer" if isinstance(error, TimeoutError) else "broke off or is not bgproxy's"
         doubt = "" if method == "GET" else " Whether the change was made, `bgproxy status` tells."
         return UnreachableError(f"the admin API at {self.address} {reason} ({printable(error)}).{doubt} {_WAY_ON}")
+
+
+def _tls(cacert: str | None) -> ssl.SSLContext:
+    """What an https:// address is spoken to with; `cacert` stands for the system's authorities. Raises `UsageError`."""
+    try:
+        context = ssl.create_default_context(cafile=cacert or None)
+    except OSError as error:
+        reason = "no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+        raise UsageError(f"--cacert (BGPROXY_CACERT) {printable(cacert)}: {reason}") from None
+    cert = os.environ.get("BGPROXY_CERT")
+    if cert:
+        try:
+            context.load_cert_chain(cert, os.environ.get("BGPROXY_KEY") or None, password=lambda: "")
+        except OSError as error:
+            reason = "no certificate with its key in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+            raise UsageError(f"BGPROXY_CERT, BGPROXY_KEY: {printable(cert)}: {reason}") from None
+    return context
+
+
+def _why(error: OSError) -> str:
+    """Why no connection was made."""
+    match error:
+        case TimeoutError():
+            return "no answer"
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted ({error.verify_message}); --cacert FILE names who is"
+        case ssl.SSLError():
+            return f"no TLS there, or not with us ({(error.reason or str(error)).lower().replace('_', ' ')})"
+    return error.strerror or str(error)
 
 
 def service_path(service: str, *parts: str) -> str:

@@ -35,7 +35,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print events."""
-    client = Client.of(args.admin)
+    client = Client.of(args.admin, args.cacert)
     if args.follow:
         follow(client, args.service, lambda event: _show(event, args))
     with EventStream(client, 0, args.service, silence=QUIET) as stream:

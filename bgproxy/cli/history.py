@@ -25,7 +25,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the history."""
-    answer = Client.of(args.admin).get("/v1/history", service=args.service, limit=args.limit)
+    answer = Client.of(args.admin, args.cacert).get("/v1/history", service=args.service, limit=args.limit)
     if args.json:
         print(answer.text)
         return DONE

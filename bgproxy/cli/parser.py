@@ -39,8 +39,14 @@ def api_options(parser: Parser) -> None:
     group.add_argument(
         "--admin",
         metavar="URL",
-        help="its address: http://HOST:PORT or unix:/PATH (else BGPROXY_ADMIN, else http://127.0.0.1:8900); "
+        help="its address: http://HOST:PORT, https://HOST:PORT or unix:/PATH (else BGPROXY_ADMIN, else http://127.0.0.1:8900); "
         "a token is taken from BGPROXY_TOKEN",
+    )
+    group.add_argument(
+        "--cacert",
+        metavar="FILE",
+        help="with https: the authority that its certificate is from (else BGPROXY_CACERT, else those of the system); "
+        "BGPROXY_CERT and BGPROXY_KEY: a certificate of ours",
     )
     group.add_argument("--json", action="store_true", help="print the answer of the API as it came")
 

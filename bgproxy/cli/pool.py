@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         body["upstreams"] = args.upstream
     if not body:
         parser.error("nothing to set: say --upstream URL, --version V, or both")
-    client = Client.of(args.admin)
+    client = Client.of(args.admin, args.cacert)
     service = sole_service(client, named)
     answer = client.send("PUT", service_path(service, "pools", pool), body, if_match(args))
     if args.json:

@@ -21,7 +21,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reload, and say what changed."""
-    answer = Client.of(args.admin).send("POST", "/v1/reload", {})
+    answer = Client.of(args.admin, args.cacert).send("POST", "/v1/reload", {})
     if args.json:
         print(answer.text)
         return DONE

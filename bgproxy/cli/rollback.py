@@ -25,6 +25,6 @@ def run(args: argparse.Namespace) -> int:
     if len(args.words) > 1:
         parser: Parser = args.parser
         parser.error("one service is rolled back at a time; `switch SERVICE=POOL SERVICE=POOL` moves several")
-    client = Client.of(args.admin)
+    client = Client.of(args.admin, args.cacert)
     service = sole_service(client, args.words[0] if args.words else None)
     return change(client, args, service_path(service, "rollback"), {})

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             state_dir=args.state_dir,
         )
     try:
-        config = source.load(path, text)
+        config = source.load(path, text, warn=lambda warning: print(warning, file=sys.stderr))
     except ConfigError as error:
         for mistake in error.mistakes:
             print(mistake, file=sys.stderr)

@@ -32,7 +32,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the status, once or again and again."""
-    client = Client.of(args.admin)
+    client = Client.of(args.admin, args.cacert)
     if args.watch:
         watch(lambda: _lines(client, args))
     print("\n".join(_lines(client, args)))

@@ -48,7 +48,7 @@ def change_options(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Switch, say so at once, then follow the drain."""
     parser: Parser = args.parser
-    client = Client.of(args.admin)
+    client = Client.of(args.admin, args.cacert)
     if any("=" in word for word in args.words):
         targets = _targets(parser, args.words)
         body: dict[str, Any] = {"services": targets}

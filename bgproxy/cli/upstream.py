@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     pool = before.pop() if before and before[-1] in POOLS else None
     if len(before) > 1:
         parser.error(f"a service, a pool and a URL at the most, not {len(args.words)} words")
-    client = Client.of(args.admin)
+    client = Client.of(args.admin, args.cacert)
     service = sole_service(client, before[0] if before else None)
     pool, upstream = _find(client.get(service_path(service)).data, pool, wanted)
     body = {"state": args.state, **({"reason": args.reason} if args.reason else {})}

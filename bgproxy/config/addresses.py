@@ -6,6 +6,7 @@ Pure text, no look-ups: what a name resolves to is not this file's business.
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -168,3 +169,34 @@ def _unix_path(path: str, example: str) -> str:
     if len(path.encode(errors="surrogateescape")) > _UNIX_PATH_BYTES:
         raise ValueError(f"{path!r} is too long for a Unix socket: at most {_UNIX_PATH_BYTES} bytes")
     return path
+
+
+def leads_to(upstream: TcpAddress | UnixAddress, listener: ListenAddress) -> bool:
+    """Whether what connects to `upstream` reaches `listener`, as far as their text tells: names are not looked up."""
+    if isinstance(upstream, UnixAddress) and isinstance(listener, UnixAddress):
+        return posixpath.normpath(upstream.path) == posixpath.normpath(listener.path)
+    if isinstance(upstream, UnixAddress) or isinstance(listener, UnixAddress):
+        return False
+    if upstream.port != listener.port or not listener.port:
+        return False
+    hosts = _reached(upstream.host)
+    if listener.host in _ANY_HOSTS:
+        return any(TcpAddress(host, 0).is_loopback for host in hosts)
+    return not hosts.isdisjoint(_reached(listener.host))
+
+
+def _reached(host: str) -> frozenset[str]:
+    """The addresses that stand for a host; a name that is not this machine's own stands for itself."""
+    name = host.lower().removesuffix(".")
+    if name == "localhost":
+        return frozenset({"127.0.0.1", "::1"})
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return frozenset({name})
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    if mapped is not None:
+        address = mapped
+    if address.is_unspecified:  # connect(2) takes it for this machine
+        return frozenset({"127.0.0.1", "::1"})
+    return frozenset({str(address)})

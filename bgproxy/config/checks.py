@@ -1,4 +1,4 @@
-"""Rules of a configuration that no single field can hold: addresses, tokens, files, and services beside each other.
+"""Rules of a configuration that no single field can hold: addresses, the admin API, files, and services beside each other.
 
 Each check looks at the file as written, so that all of them run whatever else is wrong with it.
 """
@@ -8,21 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path as FilePath
-from typing import Any, Final
+from typing import Any
 
 from bgproxy.config.addresses import ListenAddress, listen_key, parse_listen
+from bgproxy.config.admin_checks import check_admin
 from bgproxy.config.schema import Config
 from bgproxy.config.service_checks import check_networks, check_services
 from bgproxy.config.written import Path, Written
-
-#: A token's file is a line of text; beyond this it is something else.
-_TOKEN_BYTES: Final = 4096
 
 
 def check(written: Written, folder: FilePath, environment: Mapping[str, str]) -> None:
     """Report what is wrong in `written`; relative paths are looked for in `folder`."""
     _check_listeners(written)
-    _check_tokens(written, folder, environment)
+    check_admin(written, folder, environment)
     _check_access_log(written, folder)
     _check_state_dir(written, folder)
     check_networks(written, "trusted_proxies")
@@ -79,53 +77,6 @@ def _check_open(written: Written, path: Path, address: ListenAddress) -> None:
             f"{address} can be reached from other machines and there are no tokens: add admin.tokens, "
             "or listen on 127.0.0.1 or unix:/path",
         )
-
-
-# --- tokens ---------------------------------------------------------------------------------------------------------
-
-
-def _check_tokens(written: Written, folder: FilePath, environment: Mapping[str, str]) -> None:
-    """Each token has a name of its own and one place that its text can be read from."""
-    tokens = written.get("admin", "tokens")
-    names: dict[str, int] = {}
-    for index, token in enumerate(tokens if isinstance(tokens, list) else []):
-        path: Path = ("admin", "tokens", index)
-        if not isinstance(token, dict):
-            continue
-        name = written.text(*path, "name")
-        if name is not None and names.setdefault(name, index) != index:
-            line = written.line("admin", "tokens", names[name])
-            written.report((*path, "name"), f"{name!r} is the name of the token on line {line} too: give each its own")
-        sources = [key for key in ("token_file", "token_env") if key in token]
-        if len(sources) != 1:
-            both = "both token_file and token_env: keep one" if sources else "neither token_file nor token_env: add one"
-            written.report(path, f"has {both}, that says where the token's text is")
-        elif (text := written.text(*path, sources[0])) is not None:
-            wrong = _file_token(folder / text) if sources[0] == "token_file" else _environment_token(text, environment)
-            if wrong:
-                written.report((*path, sources[0]), wrong)
-
-
-def _file_token(file: FilePath) -> str | None:
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(_TOKEN_BYTES + 1)
-    except OSError as error:
-        return f"{file} cannot be read ({error.strerror}): write the token into it, readable for this user"
-    except ValueError:
-        return f"{str(file)!r} is not a path: write the path of a file with the token in it"
-    if not content.strip():
-        return f"{file} is empty: write the token into it, such as the output of `openssl rand -hex 32`"
-    if len(content) > _TOKEN_BYTES:
-        return f"{file} holds more than {_TOKEN_BYTES} bytes, so it is not a token: name the file with the token in it"
-    return None
-
-
-def _environment_token(name: str, environment: Mapping[str, str]) -> str | None:
-    if not environment.get(name, "").strip():
-        state = "is empty in" if name in environment else "is not set in"
-        return f"{name} {state} the environment: set it to the token before bgproxy starts"
-    return None
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from bgproxy.config import nodes, schema
 from bgproxy.config.checks import check
 from bgproxy.config.messages import explain
-from bgproxy.config.schema import Config
+from bgproxy.config.schema import AdminTls, Config
 from bgproxy.config.written import Written
 from bgproxy.errors import ConfigError, Mistake
 
@@ -31,8 +31,12 @@ for _class in vars(schema).values():
 ADAPTER: Final = TypeAdapter(Config)
 
 
-def load_file(path: str, environment: Mapping[str, str] = os.environ) -> Config:
+def load_file(
+    path: str, environment: Mapping[str, str] = os.environ, *, warnings: list[Mistake] | None = None
+) -> Config:
     """The configuration in the file at `path`; relative paths in it are relative to its directory.
+
+    What is allowed but unwise is added to `warnings`.
 
     Raises:
         ConfigError: with every mistake, in the order of their lines.
@@ -54,18 +58,22 @@ def load_file(path: str, environment: Mapping[str, str] = os.environ) -> Config:
         line = data.count(b"\n", 0, error.start) + 1
         wrong = f"byte 0x{data[error.start]:02x} is not UTF-8: save the file as UTF-8"
         raise _refuse(path, line, wrong) from None
-    return _load(text, path, Path(path).absolute().parent, environment)
+    return _load(text, path, Path(path).absolute().parent, environment, warnings)
 
 
-def load_text(text: str, name: str, environment: Mapping[str, str] = os.environ) -> Config:
+def load_text(
+    text: str, name: str, environment: Mapping[str, str] = os.environ, *, warnings: list[Mistake] | None = None
+) -> Config:
     """The configuration in `text`; `name` stands for the file in mistakes, relative paths are the working directory's.
+
+    What is allowed but unwise is added to `warnings`.
 
     Raises:
         ConfigError: with every mistake, in the order of their lines.
     """
     if len(text.encode(errors="replace")) > MAX_BYTES:
         raise _refuse(name, 0, f"the text is larger than {MAX_BYTES // 1024**2} MiB: is it the right one?")
-    return _load(text, name, Path.cwd(), environment)
+    return _load(text, name, Path.cwd(), environment, warnings)
 
 
 def default_state_dir(environment: Mapping[str, str] = os.environ) -> str:
@@ -78,7 +86,7 @@ def default_state_dir(environment: Mapping[str, str] = os.environ) -> str:
     return str(root / "bgproxy")
 
 
-def _load(text: str, name: str, folder: Path, environment: Mapping[str, str]) -> Config:
+def _load(text: str, name: str, folder: Path, environment: Mapping[str, str], warnings: list[Mistake] | None) -> Config:
     root = nodes.parse(text, name)
     if root is None:
         raise _refuse(name, 1, "the file is empty: write at least pools: with blue: and green: below it")
@@ -95,9 +103,15 @@ def _load(text: str, name: str, folder: Path, environment: Mapping[str, str]) ->
         for details in error.errors(include_url=False):
             written.report(*explain(details, shorthand=written.shorthand))
     check(written, folder, environment)
+    if warnings is not None:
+        warnings += sorted(written.warnings, key=_place)
     if config is None or written.mistakes:
-        raise ConfigError(sorted(written.mistakes, key=lambda mistake: (mistake.line, mistake.path)))
+        raise ConfigError(sorted(written.mistakes, key=_place))
     return _settle(config, folder, environment)
+
+
+def _place(mistake: Mistake) -> tuple[int, str]:
+    return mistake.line, mistake.path
 
 
 def _settle(config: Config, folder: Path, environment: Mapping[str, str]) -> Config:
@@ -110,6 +124,7 @@ def _settle(config: Config, folder: Path, environment: Mapping[str, str]) -> Con
         replace(token, token_file=absolute(token.token_file)) if token.token_file is not None else token
         for token in config.admin.tokens
     )
+    tls = AdminTls(**{part: absolute(file) if file else "" for part, file in asdict(config.admin.tls).items()})
     services = {
         name: replace(service, match=replace(service.match, hosts=tuple(host.lower() for host in service.match.hosts)))
         for name, service in config.services.items()
@@ -119,7 +134,7 @@ def _settle(config: Config, folder: Path, environment: Mapping[str, str]) -> Con
         services=services,
         state_dir=absolute(config.state_dir) if config.state_dir else default_state_dir(environment),
         access_log=config.access_log if config.access_log in ("off", "stdout") else absolute(config.access_log),
-        admin=replace(config.admin, tokens=tokens),
+        admin=replace(config.admin, tokens=tokens, tls=tls),
     )
 
 

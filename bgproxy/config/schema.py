@@ -75,10 +75,20 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdminTls:
+    """TLS of the admin API: PEM files, none of them for none. With `client_ca`, clients show a certificate of that authority."""
+
+    cert: str = ""  # with its intermediates behind it
+    key: str = ""
+    client_ca: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Admin:
     """The control plane's own listener: `host:port` or `unix:/path`."""
 
     listen: tuple[str, ...] = ("127.0.0.1:8900",)
+    tls: AdminTls = field(default_factory=AdminTls)
     tokens: tuple[Token, ...] = ()
     connections: Annotated[Count, Ge(8), Le(10_000)] = 200  # beyond it the one that has idled longest makes room
 

@@ -1,7 +1,7 @@
 """How long-lived processes load a configuration: in a child process, which carries the checker so that they need not.
 
-The child is ``python -m bgproxy.config FILE`` (``-`` for the standard input). It answers with a pickled `Config`, or
-with its mistakes as JSON and exit status 2. Both ends are one program: whoever could change the child's answer could
+The child is ``python -m bgproxy.config FILE`` (``-`` for the standard input). It answers with a pickled `Config` and
+its warnings, or with its mistakes as JSON and exit status 2. Both ends are one program: whoever could change the child's answer could
 change this process too.
 """
 
@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Final
 
 from bgproxy.config.schema import Config
 from bgproxy.errors import ConfigError, Mistake
+
+log = logging.getLogger("bgproxy.config")
 
 #: Seconds for the whole load; one of 4096 services takes about three.
 DEADLINE: Final = 30.0
@@ -25,8 +29,21 @@ DEADLINE: Final = 30.0
 TEXT_NAME: Final = "command line"
 
 
-def load(path: str | None, text: str | None, *, deadline: float = DEADLINE) -> Config:
+def log_warning(warning: Mistake) -> None:
+    """Say in the log what is allowed but unwise."""
+    log.warning("%s", warning)
+
+
+def load(
+    path: str | None,
+    text: str | None,
+    *,
+    deadline: float = DEADLINE,
+    warn: Callable[[Mistake], None] = log_warning,
+) -> Config:
     """The configuration in the file at `path`, or in `text` where there is no file. Blocks up to `deadline` seconds.
+
+    `warn` is called with each warning of a configuration without mistakes.
 
     Raises:
         ConfigError: with every mistake, or with the reason why the configuration could not be checked.
@@ -50,7 +67,7 @@ def load(path: str | None, text: str | None, *, deadline: float = DEADLINE) -> C
         ) from None
     except OSError as error:
         raise _unchecked(source, f"the checker {sys.executable} cannot be started: {error.strerror}") from None
-    return _answer(child.stdout, child.stderr, child.returncode, source)
+    return _answer(child.stdout, child.stderr, child.returncode, source, warn)
 
 
 async def load_async(path: str | None, text: str | None, *, deadline: float = DEADLINE) -> Config:
@@ -58,7 +75,7 @@ async def load_async(path: str | None, text: str | None, *, deadline: float = DE
     return await asyncio.to_thread(load, path, text, deadline=deadline)
 
 
-def _answer(output: bytes, errors: bytes, status: int, source: str) -> Config:
+def _answer(output: bytes, errors: bytes, status: int, source: str, warn: Callable[[Mistake], None]) -> Config:
     """What the child said.
 
     Told by the content rather than by the exit status, which is lost where something else in this process waits for
@@ -67,8 +84,10 @@ def _answer(output: bytes, errors: bytes, status: int, source: str) -> Config:
     if output.startswith(b"["):
         raise ConfigError([Mistake(**mistake) for mistake in json.loads(output)])
     if output.startswith(b"\x80"):
-        config = pickle.loads(output)  # noqa: S301 - see the top of this file
+        config, warnings = pickle.loads(output)  # noqa: S301 - see the top of this file
         if isinstance(config, Config):
+            for warning in warnings:
+                warn(warning)
             return config
     last = errors.decode(errors="replace").strip().rpartition("\n")[2] or "it said nothing"
     raise _unchecked(source, f"the checker ended with status {status} and no answer: {last}")

@@ -24,11 +24,12 @@ _REFERENCE: Final = re.compile(r"\$(\$\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]
 
 
 class Written:
-    """One file: `tree`, where its parts stand, and the mistakes found so far."""
+    """One file: `tree`, where its parts stand, and the mistakes and warnings found so far."""
 
     def __init__(self, root: nodes.Mapping, name: str, environment: AbstractMapping[str, str]) -> None:
         self.name = name
         self.mistakes: list[Mistake] = []
+        self.warnings: list[Mistake] = []
         self.shorthand = False
         self._root = root
         self._environment = environment
@@ -44,6 +45,12 @@ class Written:
         self._spoilt.add(self._in_file(path))
         line, shown = self._locate(path)
         self.mistakes.append(Mistake(self.name, line, shown, message))
+
+    def warn(self, path: Path, message: str) -> None:
+        """Keep what is allowed but unwise, unless a mistake is known at `path` or above it."""
+        if not self._is_spoilt(path):
+            line, shown = self._locate(path)
+            self.warnings.append(Mistake(self.name, line, shown, f"warning: {message}"))
 
     def get(self, *path: str | int) -> Any:
         """What stands at `path`, or None where nothing does."""

@@ -28,6 +28,7 @@ from bgproxy.control.events import Draft, EventLog
 from bgproxy.control.ledger import Hints, Ledger
 from bgproxy.control.links import Links, WorkerState
 from bgproxy.control.merging import log_file_wins, merge, with_slots
+from bgproxy.control.places import check_not_admin, checked
 from bgproxy.control.publishing import Publisher
 from bgproxy.control.registry import Registry, Service
 from bgproxy.control.reloading import Reloader, make_service, monotonic
@@ -414,6 +415,8 @@ class Controller:
         if_match: int | None = None,
     ) -> dict[str, Any]:
         """Change what a pool is made of, and answer with the service's status; see `Editor.set_pool`."""
+        if upstreams is not None:
+            check_not_admin(checked(upstreams), self.config.admin.listen)
         editor = self._running().editor
         await editor.set_pool(service, pool, version=version, upstreams=upstreams, actor=actor, if_match=if_match)
         return self.service_status(service)

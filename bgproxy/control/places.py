@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from bgproxy.config.addresses import TcpAddress, UnixAddress, parse_upstream
+from bgproxy.config.addresses import TcpAddress, UnixAddress, leads_to, parse_listen, parse_upstream
 from bgproxy.errors import Invalid
 from bgproxy.model.snapshot import Address
 
@@ -74,3 +74,11 @@ def checked(urls: Iterable[str]) -> tuple[str, ...]:
 def address_text(address: Address) -> str:
     """An address as operators write it."""
     return f"unix:{address}" if isinstance(address, str) else str(TcpAddress(*address))
+
+
+def check_not_admin(urls: Iterable[str], listens: Iterable[str]) -> None:
+    """Raise `Invalid` for an upstream that is where the admin API listens: the data plane would lead everybody to it."""
+    listeners = [parse_listen(text) for text in listens]
+    for url in urls:
+        if any(leads_to(parse_upstream(url), listener) for listener in listeners):
+            raise Invalid(f"upstreams: {url} is where the admin API listens; name the address of your server")

@@ -35,6 +35,7 @@ _BY_RESTART: Final[tuple[tuple[str, Callable[[Config], object]], ...]] = (
     ("listen", lambda config: config.listen),
     ("workers", lambda config: config.workers),
     ("admin.listen", lambda config: config.admin.listen),
+    ("admin.tls", lambda config: "on" if config.admin.tls.cert else "off"),
     ("state_dir", lambda config: config.state_dir),
 )
 
@@ -83,7 +84,7 @@ class Difference:
 
 def program_wide(config: Config) -> tuple[object, ...]:
     """What holds for all services and can be changed by a reload."""
-    return (config.limits, config.timeouts, config.trusted_proxies, config.access_log, config.admin.tokens)
+    return (config.limits, config.timeouts, config.trusted_proxies, config.access_log, config.admin)
 
 
 def check_reloadable(old: Config, new: Config) -> None:

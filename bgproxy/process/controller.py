@@ -11,15 +11,18 @@ import logging
 import pickle
 import signal
 import socket
+import time
 from collections.abc import Awaitable
 from typing import Any, Final
 
 import uvloop
 
 from bgproxy import logs
+from bgproxy.admin import problems
 from bgproxy.admin.app import AdminServer
+from bgproxy.admin.audit import Record
 from bgproxy.control.controller import Actor, Controller
-from bgproxy.errors import BgproxyError, ConfigError
+from bgproxy.errors import BgproxyError
 from bgproxy.process.tether import Tether
 from bgproxy.switchboard.wiring import ControllerBirth
 
@@ -89,15 +92,16 @@ class ControllerProcess:
         while True:
             await self._hangup.wait()
             self._hangup.clear()
+            record = Record("reload", time.monotonic(), who="SIGHUP", role="admin", address="local")
             try:
                 await self._controller.reload(actor=Actor("SIGHUP", "local"))
-            except ConfigError as error:
-                for mistake in error.mistakes:
-                    log.error("reload refused: %s", mistake)  # noqa: TRY400 - the mistake says it all
-            except BgproxyError as error:
-                log.error("reload refused: %s", error)  # noqa: TRY400 - as above
-            except Exception:
-                log.exception("reload failed")
+            except Exception as error:  # noqa: BLE001 - what nobody foresaw is in the log by `of`, and the next signal is heard
+                problem = problems.of(error)
+                for line in problem.details or [problem.detail]:
+                    log.error("reload refused: %s", line)  # noqa: TRY400 - the line says it all
+                record.write(problem.slug, problem.kind.status, problem.detail)
+            else:
+                record.write("done", 200)
 
     async def _tell_of_reloads(self) -> None:
         """Give the supervisor each new configuration for the next controller, whoever asked for the reload."""

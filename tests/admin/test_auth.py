@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 from support.fake_controller import FakeController, config
 
+from bgproxy.admin import auth
 from bgproxy.admin.app import ENDPOINTS, make_app
 from bgproxy.admin.auth import Authority, host_of, is_local, read_token
 from bgproxy.config.schema import Admin, Token
@@ -176,14 +178,49 @@ def test_the_host_of_a_listener(listen, host):
 
 
 def test_a_token_that_cannot_be_read_is_refused_at_start(tmp_path, monkeypatch):
-    """Missing, empty or unset: the text names the token and the source."""
+    """Missing, empty, unset or short: the text names the token and the source."""
     monkeypatch.delenv("UNSET", raising=False)
+    monkeypatch.setenv("SHORT", "x" * 15)
     empty = tmp_path / "empty"
     empty.write_text(" \n")
     for token, said in (
         (Token(name="a", role="admin", token_file=str(tmp_path / "none")), "cannot be read: No such file"),
         (Token(name="a", role="admin", token_file=str(empty)), "is empty"),
         (Token(name="a", role="admin", token_env="UNSET"), "environment variable UNSET is empty"),
+        (Token(name="a", role="admin", token_env="SHORT"), "could be guessed"),
     ):
         with pytest.raises(StartError, match=said):
             read_token(token)
+
+
+async def test_tokens_are_compared_in_constant_time(api, monkeypatch):
+    """By digests, each with `hmac.compare_digest`, all of them whichever fits."""
+    compared = []
+    real = auth.hmac.compare_digest
+
+    def compare(known: bytes, said: bytes) -> bool:
+        compared.append((known, said))
+        return real(known, said)
+
+    monkeypatch.setattr(auth.hmac, "compare_digest", compare)
+    for text, status in ((TEXTS["viewer"], 200), (TEXTS["admin"], 200), ("x" * 20, 401), ("x", 401)):
+        compared.clear()
+        async with api.get("/v1/status", headers={"Authorization": f"Bearer {text}"}) as answer:
+            assert answer.status == status
+        assert len(compared) == 3
+        assert {len(part) for pair in compared for part in pair} == {32}
+
+
+async def test_a_token_file_is_read_anew_by_a_reload(api, controller, tmp_path):
+    """The new text holds from then on, the old one no more; its line end is no part of it."""
+    (tmp_path / "token").write_text("w" * 20 + "\r\n")
+    async with api.get("/v1/status", headers=bearer("viewer")) as answer:
+        assert answer.status == 200
+    controller.config = replace(controller.config)  # as a reload of the same file makes it
+    async with api.get("/v1/status", headers=bearer("viewer")) as answer:
+        assert answer.status == 200  # nothing in it is different, so nothing is read
+    controller.config = replace(controller.config, admin=replace(controller.config.admin))
+    async with api.get("/v1/status", headers=bearer("viewer")) as answer:
+        assert answer.status == 401
+    async with api.get("/v1/status", headers={"Authorization": "Bearer " + "w" * 20}) as answer:
+        assert answer.status == 200

@@ -45,7 +45,7 @@ async def test_a_change_of_another_generation_is_412(api, controller, call, valu
     assert controller.calls == []
 
 
-@pytest.mark.parametrize("value", ["seven", '"7', '"7";"8"', "-1"])
+@pytest.mark.parametrize("value", ["seven", "", " ", '"7', '"7";"8"', "-1"])
 async def test_what_is_no_entity_tag_is_400(api, controller, value):
     """Rather than to be taken for "any"."""
     async with api.post("/v1/services/shop/switch", headers={"If-Match": value}) as answer:

@@ -77,3 +77,23 @@ async def test_its_own_origin_is_fine(api, host, origin):
     """The dashboard is served from here."""
     async with api.post("/v1/services/shop/switch", headers={"Host": host, "Origin": origin}) as answer:
         assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "via", ["1.1 bgproxy", "1.1 bgproxy-1a2b3c4d", "1.1 edge, 1.0 bgproxy-00ff00ff", "HTTP/1.1 bgproxy, 1.1 other"]
+)
+async def test_what_came_through_a_data_listener_is_403(api, controller, via):
+    """An upstream whose name turns out to be this API does not open it to everybody."""
+    async with api.post("/v1/services/shop/switch", headers={"Via": via}) as answer:
+        assert answer.status == 403
+        assert "listener of bgproxy" in (await answer.json(content_type=None))["detail"]
+    async with api.get("/v1/status", headers={"Via": via}) as answer:
+        assert answer.status == 403
+    assert controller.calls == []
+
+
+@pytest.mark.parametrize("via", ["1.1 nginx", "1.1 bgproxyish", "1.1 not-bgproxy", "1.1 cdn (for bgproxy)", ""])
+async def test_other_proxies_may_stand_before_it(api, via):
+    """One that speaks TLS, say."""
+    async with api.get("/v1/status", headers={"Via": via}) as answer:
+        assert answer.status == 200

@@ -184,3 +184,15 @@ async def test_a_key_is_scoped_to_who_asks(aiohttp_client, controller, monkeypat
         async with api.post("/v1/services/shop/switch", json={"to": "green"}, headers=headers) as answer:
             assert answer.status == 200
             assert "Idempotent-Replayed" not in answer.headers
+
+
+@pytest.mark.parametrize("condition", ['"1"', "", "*"])
+async def test_another_condition_with_the_same_key_is_422(api, controller, condition):
+    """If-Match is a part of what is asked: an answer to a change without it is none to one with it."""
+    async with api.post("/v1/services/shop/switch", headers={"Idempotency-Key": "k"}) as answer:
+        assert answer.status == 200
+    headers = {"Idempotency-Key": "k", "If-Match": condition}
+    async with api.post("/v1/services/shop/switch", headers=headers) as answer:
+        assert answer.status == 422
+        assert (await answer.json(content_type=None))["type"] == "urn:bgproxy:problem:idempotency-mismatch"
+    assert len(controller.calls) == 1

@@ -42,3 +42,22 @@ def test_the_usual_file(tmp_path, monkeypatch, capsys):
     (tmp_path / "bgproxy.yaml").write_text(GOOD)
     assert main(["check"]) == 0
     assert capsys.readouterr().out.startswith("./bgproxy.yaml: ok")
+
+
+def test_warnings_are_no_mistakes(tmp_path, capsys):
+    """They are on stderr with their lines, and the exit status is 0; beside mistakes they are shown too."""
+    token, file = tmp_path / "t", tmp_path / "a.yaml"
+    token.write_text("0123456789abcdef")
+    token.chmod(0o644)
+    text = GOOD + f"admin: {{ tokens: [{{ name: a, role: admin, token_file: {token} }}] }}\n"
+    file.write_text(text)
+    warning = f"{file}:5: admin.tokens[0].token_file: warning: {token} can be read by every user of this machine"
+    assert main(["check", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{file}: ok")
+    assert warning in err
+    file.write_text(text + "workers: many\n")
+    assert main(["check", str(file)]) == 2
+    err = capsys.readouterr().err
+    assert warning in err
+    assert f"{file}: 1 mistake\n" in err

@@ -19,6 +19,8 @@ from bgproxy.cli.exits import UnreachableError, UsageError
         ("127.0.0.1:8900", "http://127.0.0.1:8900"),
         ("http://admin.internal/", "http://admin.internal:80"),
         ("http://[::1]:8900", "http://[::1]:8900"),
+        ("https://admin.internal:8900", "https://admin.internal:8900"),
+        ("https://admin.internal", "https://admin.internal:443"),
         ("unix:/run/a.sock", "unix:/run/a.sock"),
         ("unix:///run/a.sock", "unix:/run/a.sock"),
     ],
@@ -31,7 +33,7 @@ def test_addresses(text, shown):
 @pytest.mark.parametrize(
     "text",
     [
-        "https://a:1",
+        "https://a:1/x",
         "http://a:1/x",
         "http://",
         "http://a:99999",
@@ -43,7 +45,7 @@ def test_addresses(text, shown):
 )
 def test_ill_addresses(text):
     """What is no address is wrong usage, and the text says what one looks like."""
-    with pytest.raises(UsageError, match=r"must be http://HOST:PORT or unix:/PATH|given as unix:/PATH"):
+    with pytest.raises(UsageError, match=r"must be http\[s\]://HOST:PORT or unix:/PATH|given as unix:/PATH"):
         Address.parse(text)
 
 
@@ -163,3 +165,29 @@ def test_sole_service(admin):
     admin.services.clear()
     with pytest.raises(UsageError, match="no service"):
         sole_service(client, None)
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_an_authority_that_cannot_be_read(tmp_path, monkeypatch, how):
+    """Wrong usage, with the file and the reason; not looked at where there is no TLS."""
+    for file, reason in ((tmp_path / "none", "No such file"), (tmp_path / "junk", "no certificate in PEM")):
+        (tmp_path / "junk").write_text("junk")
+        option = str(file) if how == "option" else None
+        if how == "environment":
+            monkeypatch.setenv("BGPROXY_CACERT", str(file))
+        with pytest.raises(UsageError, match=rf"BGPROXY_CACERT.*{file.name}: {reason}"):
+            Client.of("https://127.0.0.1:1", option)
+        Client.of("http://127.0.0.1:1", option)
+
+
+def test_a_certificate_of_ours_that_cannot_be_read(tmp_path, monkeypatch):
+    """The same for BGPROXY_CERT."""
+    monkeypatch.setenv("BGPROXY_CERT", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match=r"BGPROXY_CERT, BGPROXY_KEY: .*none: No such file"):
+        Client.of("https://127.0.0.1:1")
+
+
+def test_no_tls_where_it_was_asked_for(admin):
+    """A server that speaks plain HTTP is said to be one that does not speak TLS."""
+    with pytest.raises(UnreachableError, match="no TLS there, or not with us"):
+        Client.of(admin.url.replace("http", "https")).get("/v1/status")

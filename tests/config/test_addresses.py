@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bgproxy.config.addresses import TcpAddress, UnixAddress, listen_key, parse_listen, parse_upstream
+from bgproxy.config.addresses import TcpAddress, UnixAddress, leads_to, listen_key, parse_listen, parse_upstream
 
 
 @pytest.mark.parametrize(
@@ -129,3 +129,41 @@ def test_clashes():
     assert listen_key(parse_listen("LOCALHOST:80")) == listen_key(parse_listen("localhost:80"))
     assert listen_key(parse_listen(":80")) != listen_key(parse_listen("127.0.0.1:80"))
     assert listen_key(parse_listen(":0")) is None
+
+
+@pytest.mark.parametrize(
+    ("upstream", "listen"),
+    [
+        ("http://127.0.0.1:8900", "127.0.0.1:8900"),
+        ("http://localhost:8900", "127.0.0.1:8900"),
+        ("http://LOCALHOST.:8900", "[::1]:8900"),
+        ("http://[::ffff:127.0.0.1]:8900", "127.0.0.1:8900"),
+        ("http://0.0.0.0:8900", "127.0.0.1:8900"),
+        ("http://127.0.0.1:8900", "localhost:8900"),
+        ("http://127.9.9.9:8900", ":8900"),
+        ("http://localhost:8900", "0.0.0.0:8900"),
+        ("http://admin.internal:8900", "Admin.Internal:8900"),
+        ("unix:///run/../run/a.sock", "unix:/run/a.sock"),
+    ],
+)
+def test_what_leads_to_a_listener(upstream, listen):
+    """Other spellings of its address, and loopback where it has every address."""
+    assert leads_to(parse_upstream(upstream), parse_listen(listen))
+
+
+@pytest.mark.parametrize(
+    ("upstream", "listen"),
+    [
+        ("http://127.0.0.1:8901", "127.0.0.1:8900"),
+        ("http://127.0.0.2:8900", "127.0.0.1:8900"),
+        ("http://[::1]:8900", "127.0.0.1:8900"),
+        ("http://app:8900", "127.0.0.1:8900"),
+        ("http://app:8900", ":8900"),
+        ("http://127.0.0.1:8900", "127.0.0.1:0"),
+        ("http://127.0.0.1:8900", "unix:/run/a.sock"),
+        ("unix:///run/b.sock", "unix:/run/a.sock"),
+    ],
+)
+def test_what_does_not(upstream, listen):
+    """Another port, another address, a name that only a look-up could tell, a free port."""
+    assert not leads_to(parse_upstream(upstream), parse_listen(listen))

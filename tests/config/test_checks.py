@@ -1,14 +1,11 @@
-"""Rules across fields that depend on the machine: tokens, files, directories. Bad ones are in test_mistakes."""
+"""Rules across fields that depend on the machine: files, directories. Bad ones are in test_mistakes."""
 
 from __future__ import annotations
-
-import pytest
 
 from bgproxy.config.loading import load_file
 from bgproxy.errors import ConfigError
 
 POOLS = "pools: {blue: {upstreams: [http://a]}}\n"
-TOKEN = "admin: {listen: ':8900', tokens: [{name: a, role: admin, token_file: t}]}\n"
 
 
 def mistakes(tmp_path, text: str) -> list[str]:
@@ -19,28 +16,6 @@ def mistakes(tmp_path, text: str) -> list[str]:
     except ConfigError as error:
         return [mistake.message for mistake in error.mistakes]
     return []
-
-
-def test_a_token_file_beside_the_configuration(tmp_path):
-    """A token's file is looked for beside the configuration, and an address for all is allowed with it."""
-    (tmp_path / "t").write_text("secret\n")
-    assert mistakes(tmp_path, TOKEN) == []
-    assert load_file(str(tmp_path / "c.yaml"), {}).admin.tokens[0].token_file == str(tmp_path / "t")
-
-
-@pytest.mark.parametrize(("content", "wrong"), [(b" \n", "is empty"), (b"x" * 5000, "is not a token")])
-def test_a_token_file_holds_a_token(tmp_path, content, wrong):
-    """An empty file would be a token that anyone can guess; a large one is something else."""
-    (tmp_path / "t").write_bytes(content)
-    (message,) = mistakes(tmp_path, TOKEN)
-    assert wrong in message
-
-
-def test_a_token_file_that_is_a_directory(tmp_path):
-    """What cannot be read is refused with the reason."""
-    (tmp_path / "t").mkdir()
-    (message,) = mistakes(tmp_path, TOKEN)
-    assert "cannot be read (Is a directory)" in message
 
 
 def test_an_access_log_beside_the_configuration(tmp_path):

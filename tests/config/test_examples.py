@@ -15,9 +15,9 @@ from bgproxy.config.written import SERVICE_KEYS, TOP_KEYS
 FOLDER = Path(__file__).parents[2] / "config"
 EXAMPLES = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("compose"))
 ENVIRONMENT = {
-    "BGPROXY_VIEWER_TOKEN": "v",
-    "BGPROXY_CI_TOKEN": "c",
-    "BGPROXY_ADMIN_TOKEN": "a",
+    "BGPROXY_VIEWER_TOKEN": "v" * 16,
+    "BGPROXY_CI_TOKEN": "c" * 16,
+    "BGPROXY_ADMIN_TOKEN": "a" * 16,
 }
 
 

@@ -19,9 +19,11 @@ def file(tmp_path):
 
 
 def test_a_configuration_is_pickled(file, capfdbinary):
-    """A good file is a pickle on the standard output and exit status 0."""
+    """A good file is a pickle on the standard output, with the warnings, and exit status 0."""
     assert main([str(file)]) == 0
-    assert isinstance(pickle.loads(capfdbinary.readouterr().out), Config)
+    config, warnings = pickle.loads(capfdbinary.readouterr().out)
+    assert isinstance(config, Config)
+    assert warnings == []
 
 
 def test_mistakes_are_json(file, capfdbinary):

@@ -291,7 +291,7 @@ def test_a_mistake_has_its_line_its_path_and_a_remedy(text, line, path, remedy, 
     file = tmp_path / "bad.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load_file(str(file), {"SET": "x"})
+        load_file(str(file), {"SET": "0123456789abcdef"})
     (mistake,) = caught.value.mistakes
     assert (mistake.file, mistake.line, mistake.path) == (str(file), line, path)
     assert remedy in mistake.message

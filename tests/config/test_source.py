@@ -112,3 +112,18 @@ def test_nothing_to_load():
     """Neither a file nor a text is a bug of the caller."""
     with pytest.raises(ValueError, match="neither"):
         source.load(None, None)
+
+
+def test_warnings_come_along_and_are_logged(tmp_path, file, caplog):
+    """What is allowed but unwise does not refuse anything: whoever loads is told, else the log."""
+    (tmp_path / "t").write_text("0123456789abcdef")
+    (tmp_path / "t").chmod(0o644)
+    file.write_text(POOLS + "admin: {tokens: [{name: a, role: admin, token_file: t}]}\n")
+    told = []
+    assert source.load(str(file), None, warn=told.append).services
+    assert [(warning.line, warning.path) for warning in told] == [(2, "admin.tokens[0].token_file")]
+    assert caplog.records == []
+    source.load(str(file), None)
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("bgproxy.config", "WARNING")
+    assert f"{file}:2: admin.tokens[0].token_file: warning: " in record.getMessage()

@@ -78,3 +78,14 @@ def test_one_mistake_a_place():
     made.report(("services", "a"), "fourth")
     assert [mistake.message for mistake in made.mistakes] == ["first", "fourth"]
     assert made.texts("services", "a", "b") == []
+
+
+def test_a_warning_is_kept_apart_from_the_mistakes():
+    """It has its line and path, and says what it is; where a mistake is known it would only confuse."""
+    made = written("services: {}\na: {b: x}\n")
+    made.warn(("a", "b"), "unwise")
+    assert [str(warning) for warning in made.warnings] == ["f:2: a.b: warning: unwise"]
+    assert made.mistakes == []
+    made.report(("a",), "wrong")
+    made.warn(("a", "b"), "again")
+    assert len(made.warnings) == 1

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from bgproxy.control.places import Place, address_text, base_id, base_id_of, checked, name_in, places_of
+from bgproxy.control.places import (
+    Place,
+    address_text,
+    base_id,
+    base_id_of,
+    check_not_admin,
+    checked,
+    name_in,
+    places_of,
+)
 from bgproxy.errors import Invalid
 
 NAMES = {"web": ("172.18.0.3", "fd00::3"), "gone": ()}
@@ -61,3 +70,10 @@ def test_addresses_are_written_as_usual() -> None:
     """IPv6 stands in brackets, a socket's path behind unix:."""
     assert address_text(("::1", 80)) == "[::1]:80"
     assert address_text("/run/app.sock") == "unix:/run/app.sock"
+
+
+def test_the_admin_api_is_no_upstream() -> None:
+    """Whoever can send a request would be on loopback there."""
+    with pytest.raises(Invalid, match="http://localhost:8900 is where the admin API listens"):
+        check_not_admin(["http://a", "http://localhost:8900"], ["unix:/run/a.sock", "127.0.0.1:8900"])
+    check_not_admin(["http://a:8900", "unix:///run/b.sock"], ["unix:/run/a.sock", "127.0.0.1:8900"])

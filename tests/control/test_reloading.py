@@ -11,7 +11,7 @@ from support.control_room import ALICE, ControlRoom, Upstream
 from support.waiting import eventually_async
 
 from bgproxy.config import source
-from bgproxy.config.schema import Admin, Config, Health, Limits, Match, Pool, Pools, Service
+from bgproxy.config.schema import Admin, AdminTls, Config, Health, Limits, Match, Pool, Pools, Service
 from bgproxy.control.reloading import Difference, check_reloadable, monotonic
 from bgproxy.control.store import Store
 from bgproxy.errors import Busy, ConfigError, Mistake, Refused, StateError, Unavailable
@@ -208,6 +208,7 @@ async def test_mistakes_leave_everything_as_it_was(room, file):
         ("listen", {"listen": ("127.0.0.1:1",)}),
         ("workers", {"workers": 9}),
         ("admin.listen", {"admin": Admin(listen=("127.0.0.1:2",))}),
+        ("admin.tls", {"admin": Admin(tls=AdminTls(cert="/a.pem", key="/a.key"))}),
         ("state_dir", {"state_dir": "/elsewhere"}),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -188,6 +189,10 @@ def test_a_mistake_in_the_file_ends_nothing(forked, capfd):
 
     eventually(refused, within=15)
     assert f"{it.path}:2" in log
+    eventually(lambda: refused() and "bgproxy.audit" in log)
+    (line,) = [json.loads(line) for line in log.splitlines() if "bgproxy.audit" in line]
+    assert (line["who"], line["from"], line["what"], line["outcome"]) == ("SIGHUP", "local", "reload", "config")
+    assert line["detail"]
     it.write("3.0")
     os.kill(it.pid, signal.SIGHUP)
     it.said("config")

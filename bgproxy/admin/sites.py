@@ -1,0 +1,79 @@
+"""How the admin API is served on one bound socket, TCP, TLS or Unix, in the ways in which aiohttp's own sites do not.
+
+They unlink Unix sockets, which are the supervisor's to keep; they wait for a TLS handshake for a minute; and what is no HTTP
+gets an answer in plain text that names the library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import sys
+from typing import Any, Final
+
+from aiohttp import web
+
+from bgproxy.admin import problems
+from bgproxy.admin.problems import Problem
+from bgproxy.admin.tls import HANDSHAKE_WITHIN
+
+_BACKLOG: Final = 128
+_LONGEST_REASON: Final = 200  # characters of what a parser has to say
+
+
+class Site(web.SockSite):
+    """A site on a bound socket."""
+
+    __slots__ = ()
+
+    def __init__(self, runner: web.BaseRunner, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+        super().__init__(runner, sock, ssl_context=tls, backlog=_BACKLOG)
+
+    async def start(self) -> None:
+        """Accept from now on."""
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - the runner was set up, or the line above had raised
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> web.RequestHandler:
+            made = server()
+            made.__class__ = _Handler  # aiohttp has no other way to say which class it is to be
+            return made
+
+        if self._sock.family == socket.AF_UNIX:
+            # From Python 3.13 on a closed server removes its path, which is the supervisor's to keep for the next controller.
+            keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+            self._server = await loop.create_unix_server(protocol, sock=self._sock, backlog=self._backlog, **keep)
+            return
+        tls: dict[str, Any] = {}
+        if self._ssl_context is not None:
+            tls = {"ssl": self._ssl_context, "ssl_handshake_timeout": HANDSHAKE_WITHIN}
+        self._server = await loop.create_server(protocol, sock=self._sock, backlog=self._backlog, **tls)
+
+
+class _Handler(web.RequestHandler):
+    """The protocol of a connection: what never became a request is answered as everything else is."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to bytes that are no request."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun")
+        if status < 500:
+            reason = " ".join((message or "").split())[:_LONGEST_REASON]
+            problem = Problem("malformed", f"This is no request: {reason or 'it cannot be read'}.")
+        else:
+            problem = problems.of(exc if isinstance(exc, Exception) else RuntimeError(message))
+        response = problem.response()
+        response.headers["Server"] = "bgproxy"
+        response.force_close()
+        return response
