@@ -301,8 +301,8 @@ async def test_an_upstream_that_does_not_read_pauses_its_client() -> None:
         nonlocal got
         await read_head(reader)
         await gate.wait()
-        while got < 50_000_000:
-            got += len(await reader.read(1 << 20))
+        while got < 50_000_000 and (data := await reader.read(1 << 20)):
+            got += len(data)
         writer.write(OK)
         await reader.read()
 
@@ -311,7 +311,9 @@ async def test_an_upstream_that_does_not_read_pauses_its_client() -> None:
         wire = await plane.connect()
         wire.send(get("/", "Content-Length: 50000000", method="POST"))
         wire.send(b"a" * 50_000_000)
-        await until(lambda: plane.clients and plane.clients[0].paused)
+        # It is paused while the connection is made, too: what is meant is the pause when something waits to be written.
+        await until(lambda: any(server.transport.get_write_buffer_size() for server in plane.context.servers))
+        await until(lambda: plane.clients[0].paused)
         (server,) = plane.context.servers
         assert server.transport.get_write_buffer_size() < 1 << 20
         gate.set()

@@ -136,8 +136,10 @@ class DataPlane:
             self._server.close()
         for wire in self.wires:
             wire.close()
-            with contextlib.suppress(OSError):
-                await wire.writer.wait_closed()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(PATIENCE):  # a test that failed may have left what nobody reads
+                    await wire.writer.wait_closed()
+            wire.writer.transport.abort()
         for client in list(self.context.clients):
             client.abort()
         for server in list(self.context.servers):
