@@ -37,6 +37,9 @@ REQUESTS: Final = {
     "too many empty lines, one at a time": b"\r\n\r\n\r\nGET /" + _HOST + b"\r\n",
     "OPTIONS of an address that ends like its host": b"OPTIONS http://b/b" + _HOST + b"\r\n",
     "rubbish behind HEAD": b"HEAD /" + _HOST + b"\r\nrubbish\r\n\r\n",
+    "a bad length in a trailer": (
+        b"PUT /" + _HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length:\r\nX: 1\r\n\r\n"
+    ),
     "trailers that end with LF": b"PUT /" + _HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\n\r",
 }
 
@@ -59,6 +62,7 @@ RESPONSES: Final = {
     "split": _OK + b"X: a\rSet-Cookie: b\r\nContent-Length: 0\r\n\r\n",
     "switched unasked": b"HTTP/1.1 101 x\r\nUpgrade: y\r\nConnection: upgrade\r\n\r\nhello",
     "nominated": _OK + b"Connection: close, x-a\r\nX-A: 1\r\nContent-Length: 0\r\n\r\n",
+    "a bad length in a trailer": _OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: x\r\n\r\n",
     # Findings.
     "too many empty lines behind an interim one": b"HTTP/1.1 100 x\r\n\r\n\r\n\r\n\r\n"
     + _OK
