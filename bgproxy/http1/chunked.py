@@ -32,6 +32,7 @@ _DONE: Final = 4
 
 _CR: Final = 13
 _LF: Final = 10
+_CODING: Final = 5  # bytes of a tiny chunk's coding: its one digit and two CRLFs
 #: What a byte is as the one digit of a chunk size; -1 for one that is none.
 _DIGITS: Final = [int(chr(byte), 16) if byte in HEXDIGITS else -1 for byte in range(256)]
 
@@ -61,6 +62,7 @@ class ChunkedBody:
             data = self._held + data
             self._held = b""
         out: list[bytes] = []
+        digit = _DIGITS
         size = len(data)
         at = 0  # what is judged
         start = 0  # what is judged and not in `out` yet
@@ -90,17 +92,20 @@ class ChunkedBody:
                 self._state = _SIZE
             elif self._state == _SIZE:
                 # Chunks of less than 16 bytes, one behind the other, as an attack sends them: at the least cost.
+                first = at
+                chunks = 0
                 while at + 5 < size and data[at + 1] == _CR and data[at + 2] == _LF:
-                    small = _DIGITS[data[at]]
+                    small = digit[data[at]]
                     end = at + 3 + small
                     if small <= 0 or end + 2 > size or data[end] != _CR or data[end + 1] != _LF:
                         break
                     if self.data_only:
                         out.append(data[at + 3 : end])
                         start = end + 2
-                    self.tiny += 1
-                    self.received += small
+                    chunks += 1
                     at = end + 2
+                self.tiny += chunks
+                self.received += at - first - _CODING * chunks
                 if at == size:
                     break
                 end = data.find(b"\r\n", at, at + MAX_SIZE_LINE + 2)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from support.attackers import Others, cpu_share, crowd, disperse, metric
 from support.waiting import eventually
 
 FILES = 256
 
 
+@pytest.mark.slow
 def test_more_clients_than_descriptors(start_proxy, blue):
     """With 256 descriptors and 400 idle clients the others are served, the API answers, no CPU is burnt, and all recovers."""
     proxy = start_proxy(blue=[blue.url], workers=1, files=FILES)

@@ -286,3 +286,35 @@ def test_any_bytes_are_judged_alike_at_any_split(pieces, places):
         assert whole == split
         if whole[2]:
             data_of(whole[0])
+
+
+@pytest.mark.parametrize("data_only", [False, True])
+def test_tiny_chunks_are_counted_and_go_on_as_they_came(data_only):
+    """Of one digit, one behind the other, among others, and cut anywhere: the same bytes, the same number."""
+    body = (
+        b"1\r\na\r\n" * 3
+        + b"f\r\n"
+        + b"b" * 15
+        + b"\r\n"
+        + b"10\r\n"
+        + b"c" * 16
+        + b"\r\n"
+        + b"2;x=y\r\ndd\r\n"
+        + b"1\r\ne\r\n"
+    )
+    data = b"a" * 3 + b"b" * 15 + b"c" * 16 + b"dde"
+    for size in (1, 2, 3, 5, 7, 100, len(body)):
+        chunks = ChunkedBody(NAMES, data_only=data_only)
+        out = b"".join(chunks.feed(body[at : at + size]) for at in range(0, len(body), size))
+        assert out == (data if data_only else body.replace(b";x=y", b""))
+        assert chunks.received == len(data)
+        assert chunks.tiny == 6
+        assert not chunks.done
+
+
+@pytest.mark.parametrize("bad", [b"1\r\nxx\r\n", b"1\r\nx\n\n", b"g\r\nx\r\n", b"1\n\nx\r\n", b"1\rXx\r\n"])
+def test_a_bad_chunk_among_tiny_ones_is_refused(bad):
+    """The quick way for tiny chunks takes nothing that the other way refuses."""
+    chunks = ChunkedBody(NAMES)
+    with pytest.raises(ProtocolError):
+        chunks.feed(b"1\r\nx\r\n" * 5 + bad + b"1\r\nx\r\n" * 5)
