@@ -7,6 +7,7 @@ prometheus-client's collector interface, in a registry of our own (the default o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import accumulate
 from typing import Any, Final
 
@@ -79,6 +80,7 @@ class BoardCollector(Collector):
         yield from self._pools(status)
         yield from self._changes(status)
         yield from self._program(status)
+        yield from self._certificates(status)
 
     def _traffic(self, status: dict[str, Any]) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -181,6 +183,29 @@ class BoardCollector(Collector):
         info = GaugeMetricFamily("bgproxy_build_info", "Always 1", labels=("version", "build"))
         info.add_metric((status["version"], status["build"]), 1)
         yield info
+
+    def _certificates(self, status: dict[str, Any]) -> Iterator[Metric]:
+        program = self._controller.counters.program()
+        failed = CounterMetricFamily(
+            "bgproxy_tls_handshakes_failed", "TLS handshakes that did not succeed", labels=("reason",)
+        )
+        failed.add_metric(("timeout",), program.tls_timeouts)
+        failed.add_metric(("refused",), program.tls_failed)
+        yield failed
+        ends = GaugeMetricFamily(
+            "bgproxy_certificate_not_after_seconds",
+            "When the certificate in force expires, in seconds since 1970",
+            labels=("cert",),
+        )
+        stale = GaugeMetricFamily(
+            "bgproxy_certificate_refused", "1 while the files of a certificate cannot be put in force", labels=("cert",)
+        )
+        for certificate in status["certificates"]:
+            if certificate["not_after"] is not None:
+                moment = datetime.fromisoformat(certificate["not_after"])
+                ends.add_metric((certificate["cert"],), moment.timestamp())
+            stale.add_metric((certificate["cert"],), float(bool(certificate["problem"])))
+        yield from (ends, stale)
 
 
 def _each_pool(status: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bgproxy.admin.endpoint import Call, Operation, Reply, endpoint
-from bgproxy.admin.schemas import COUNT, STRING, TIME, listing, record, ref
+from bgproxy.admin.schemas import COUNT, STRING, TIME, listing, or_null, record, ref
 
 
 @endpoint(
@@ -30,6 +30,16 @@ from bgproxy.admin.schemas import COUNT, STRING, TIME, listing, record, ref
             ),
             controller=record(pid=COUNT, restarts=COUNT),
             listeners=listing(STRING),
+            certificates=listing(
+                record(
+                    "Of listeners with TLS.",
+                    cert=STRING | {"description": "path of its file"},
+                    names=listing(STRING),
+                    not_after=or_null(TIME),
+                    problem=STRING
+                    | {"description": "why its files as they are now are not in force; empty when they are"},
+                )
+            ),
             services=listing(ref("Service")),
         ),
         tagged=True,

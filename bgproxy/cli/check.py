@@ -51,4 +51,4 @@ def summary(config: Config) -> str:
     """A configuration in half a line: `2 services (api, shop), listens on 127.0.0.1:8080, admin on 127.0.0.1:8900`."""
     names = ", ".join(sorted(config.services))
     count = plural(len(config.services), "service")
-    return f"{count} ({names}), listens on {', '.join(config.listen)}, admin on {', '.join(config.admin.listen) or 'nothing'}"
+    return f"{count} ({names}), listens on {', '.join(map(str, config.listen))}, admin on {', '.join(config.admin.listen) or 'nothing'}"

@@ -27,9 +27,16 @@ def editor_schema(generated: dict[str, Any]) -> dict[str, Any]:
         _write_defaults(definition, getattr(schema, name))
     _write_defaults(whole, schema.Config)
     _allow_numbers(whole)
-    for properties in (whole["properties"], definitions["Admin"]["properties"]):
-        addresses = properties["listen"]
-        properties["listen"] = {"anyOf": [addresses, {"type": "string"}], "default": addresses.pop("default")}
+    addresses = definitions["Admin"]["properties"]["listen"]
+    definitions["Admin"]["properties"]["listen"] = {
+        "anyOf": [addresses, {"type": "string"}],
+        "default": addresses.pop("default"),
+    }
+    one = [{"type": "string"}, {"$ref": "#/$defs/Listen"}]
+    whole["properties"]["listen"] = {
+        "anyOf": [*one, {"type": "array", "items": {"anyOf": one}}],
+        "default": str(schema.Config().listen[0]),
+    }
     services = whole["properties"]["services"]
     services.update(
         minProperties=1, maxProperties=schema.MAX_SERVICES, propertyNames={"pattern": "^[a-z0-9_.-]{1,64}$"}

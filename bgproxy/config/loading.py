@@ -7,7 +7,7 @@ its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from bgproxy.config import nodes, schema
 from bgproxy.config.checks import check
 from bgproxy.config.messages import explain
-from bgproxy.config.schema import AdminTls, Config
+from bgproxy.config.schema import AdminTls, Certificate, Config, ListenTls
 from bgproxy.config.written import Written
 from bgproxy.errors import ConfigError, Mistake
 
@@ -131,11 +131,20 @@ def _settle(config: Config, folder: Path, environment: Mapping[str, str]) -> Con
     }
     return replace(
         config,
+        listen=tuple(replace(listen, tls=_absolute_tls(listen.tls, absolute)) for listen in config.listen),
         services=services,
         state_dir=absolute(config.state_dir) if config.state_dir else default_state_dir(environment),
         access_log=config.access_log if config.access_log in ("off", "stdout") else absolute(config.access_log),
         admin=replace(config.admin, tokens=tokens, tls=tls),
     )
+
+
+def _absolute_tls(tls: ListenTls | None, absolute: Callable[[str], str]) -> ListenTls | None:
+    if tls is None:
+        return None
+    pairs = tuple(Certificate(cert=absolute(pair.cert), key=absolute(pair.key)) for pair in tls.certificates)
+    client_ca = None if tls.client_ca is None else absolute(tls.client_ca)
+    return replace(tls, certificates=pairs, client_ca=client_ca)
 
 
 def _refuse(name: str, line: int, message: str) -> ConfigError:

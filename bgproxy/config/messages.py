@@ -55,7 +55,7 @@ def describe(annotation: Any) -> str:
         return marker.noun + _bounds(marker, notes)
     origin = get_origin(bare)
     if origin in _UNIONS:
-        return " or ".join(describe(member) for member in get_args(bare))
+        return " or ".join(describe(member) for member in get_args(bare) if member is not types.NoneType)
     if origin is Literal:
         return _any_of(get_args(bare))
     if origin is tuple:
@@ -116,9 +116,13 @@ def _walk(location: tuple[str | int, ...]) -> tuple[Path, Any, Any]:
     for part in location:
         bare = _bare(annotation)
         if get_origin(bare) in _UNIONS:
-            if not isinstance(part, int):
+            members = [member for member in get_args(bare) if member is not types.NoneType]
+            if len(members) == 1:
+                bare = members[0]  # what may be left out has no branches
+            elif not isinstance(part, int):
                 continue  # the name of a branch, not a key
-            bare = next(member for member in get_args(bare) if get_origin(member) is tuple)
+            else:
+                bare = next(member for member in members if get_origin(member) is tuple)
         if isinstance(bare, type) and is_dataclass(bare):
             holder, annotation = bare, _hints(bare).get(str(part))
         elif get_origin(bare) is dict:

@@ -94,6 +94,41 @@ class Admin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A certificate of a listener, PEM: the leaf first, then its intermediates; and its private key, not encrypted."""
+
+    cert: Annotated[str, MinLen(1)]
+    key: Annotated[str, MinLen(1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenTls:
+    """TLS on a listener. The certificate is chosen by the name that the client asks for (SNI); the first is the default."""
+
+    certificates: tuple[Certificate, ...]
+    client_ca: str | None = None  # PEM: clients show a certificate that one of these authorities has signed
+    client_auth: Literal["require", "optional"] = "require"  # with client_ca: whether a client may come without one
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    hsts: Annotated[float | None, DurationText(off=True)] = None  # max-age in seconds; None is written "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """One address that traffic is taken at. In a file, its text alone stands for one that is nothing but its address."""
+
+    address: str  # host:port, :port, [v6]:port or unix:/path
+    tls: ListenTls | None = None
+    proxy_protocol: Literal["off", "on"] = "off"  # v1 or v2, expected from trusted_proxies
+    mode: Literal["http", "tcp"] = "http"
+    service: str | None = None  # with mode tcp: whose pools
+    redirect: Literal["off", "https"] = "off"  # every request is answered with 308 to https://
+
+    def __str__(self) -> str:
+        """Its address."""
+        return self.address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
     """Which requests are a service's: exact host before `*.wildcard` before any (empty), then the longest path."""
 
@@ -196,7 +231,7 @@ class Service:
 class Config:
     """A whole configuration, checked."""
 
-    listen: tuple[str, ...] = ("127.0.0.1:8080",)
+    listen: tuple[Listen, ...] = (Listen(address="127.0.0.1:8080"),)
     workers: Literal["auto"] | Annotated[Count, Ge(1), Le(256)] = "auto"
     state_dir: str = ""  # filled by loading: /var/lib/bgproxy for root, else $XDG_STATE_HOME/bgproxy
     admin: Admin = field(default_factory=Admin)

@@ -32,6 +32,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", re.ASCII)
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,15}", re.ASCII)
 
 UNLIMITED: Final = "unlimited"
+OFF: Final = "off"
 
 
 def parse_duration(text: str) -> float:
@@ -154,25 +155,33 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class DurationText(Marker):
-    """Seconds as a float, written ``250ms``, ``30s``, ``5m``, ``1h``."""
+    """Seconds as a float, written ``250ms``, ``30s``, ``5m``, ``1h``; with `off`, None is written ``off``."""
 
-    def parse(self, text: str) -> float:
+    off: bool = False
+
+    def parse(self, text: str) -> float | None:
         """As `parse_duration`."""
-        return parse_duration(text)
+        if self.off and text == OFF:
+            return None
+        try:
+            return parse_duration(text)
+        except ValueError as error:
+            raise ValueError(f"{error}{f', or {OFF}' if self.off else ''}") from None
 
     def format(self, value: Any) -> str:
         """As `format_duration`."""
-        return format_duration(value)
+        return OFF if value is None else format_duration(value)
 
     @property
     def noun(self) -> str:
         """For messages."""
-        return "a duration (250ms, 30s, 5m, 1h)"
+        return "a duration (250ms, 30s, 5m, 1h)" + (f" or {OFF}" if self.off else "")
 
     @property
     def json_types(self) -> list[dict[str, Any]]:
         """For the JSON Schema."""
-        return [{"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"}]
+        durations = {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"}
+        return [durations, *([{"const": OFF}] if self.off else [])]
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,12 +96,14 @@ class Written:
         line, shown = self._root.line, ""
         for part in self._in_file(path):
             if isinstance(part, int):
-                if isinstance(node, nodes.Scalar):
-                    break  # one text where a list may stand
+                if isinstance(node, nodes.Scalar | nodes.Mapping):
+                    continue  # one text, or one mapping, where a list may stand
                 shown += f"[{part}]"
                 inside = isinstance(node, nodes.Sequence) and part < len(node.items)
                 node = node.items[part] if isinstance(node, nodes.Sequence) and inside else None
                 line = node.line if node is not None else line
+            elif isinstance(node, nodes.Scalar):
+                break  # one text where a mapping may stand
             else:
                 shown += f".{part}" if shown else part
                 entry = node.entries.get(part) if isinstance(node, nodes.Mapping) else None
@@ -159,11 +161,14 @@ class Written:
     # --- the shorthand -----------------------------------------------------------------------------------------------
 
     def _lengthen(self) -> None:
-        """Make `pools:` at the top the one service that it stands for."""
-        for path in (("listen",), ("admin", "listen")):
-            holder = self.get(*path[:-1])
-            if isinstance(holder, dict) and isinstance(holder.get(path[-1]), str):
-                holder[path[-1]] = [holder[path[-1]]]
+        """Make `pools:` at the top the one service that it stands for, and one address the list of one."""
+        admin = self.get("admin")
+        if isinstance(admin, dict) and isinstance(admin.get("listen"), str):
+            admin["listen"] = [admin["listen"]]
+        if isinstance(self.get("listen"), str | dict):
+            self.tree["listen"] = [self.tree["listen"]]
+        if isinstance(self.get("listen"), list):
+            self.tree["listen"] = [{"address": it} if isinstance(it, str) else it for it in self.tree["listen"]]
         at_top = [key for key in self.tree if key in SERVICE_KEYS]
         if "services" not in self.tree:
             if not at_top:

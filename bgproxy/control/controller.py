@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from bgproxy.config.schema import Config
 from bgproxy.control.actor import Actor
+from bgproxy.control.certificates import Certificates
 from bgproxy.control.counters import Counters
 from bgproxy.control.draining import Drain, Drained, Drains, last_moment, sessions_stay
 from bgproxy.control.editing import Editor
@@ -90,12 +91,14 @@ class Controller:
         self._publisher = Publisher(self._registry, lambda: self._links, self._proxy)
         self._drains = Drains(lambda: self._links, self.counters, self._drain_ended, now)
         self._watch = Watch(self._registry, self._publisher, self.events, now=now)
+        self.certificates = Certificates(self.config, self.events, self._publisher.touch)
         self._status = Status(
             registry=self._registry,
             links=self._links,
             drains=self._drains,
             counters=self.counters,
             census=self._census,
+            certificates=self.certificates,
             started_at=time.time(),
         )
         self._parts: _Parts | None = None
@@ -137,6 +140,7 @@ class Controller:
         log_file_wins(drafts)
         self._warn_of_empty()
         self._parts = self._make_parts(Ledger(ledger.state, self._store, self.events, self._hints))
+        await self.certificates.start()
         await self._watch.start()
         self._watch.on_placed = self._note_soon
         self._resume_drains()
@@ -158,6 +162,7 @@ class Controller:
         for _, end in self._early.values():
             end.close()
         self._early.clear()
+        await self.certificates.stop()
         await self._watch.stop()
         await self._drains.close()
         self._publisher.close()
@@ -324,7 +329,15 @@ class Controller:
 
     def _proxy(self) -> ProxySpec:
         config = self.config
-        return ProxySpec(config.limits, config.timeouts, config.trusted_proxies, config.access_log, self._session_key)
+        return ProxySpec(
+            config.limits,
+            config.timeouts,
+            config.trusted_proxies,
+            config.access_log,
+            self._session_key,
+            certificates=self.certificates.specs(),
+            client_cas=self.certificates.authorities(),
+        )
 
     def _take_config(self, config: Config) -> None:
         self.config = config
@@ -429,8 +442,15 @@ class Controller:
         return self.service_status(service)
 
     async def reload(self, *, actor: Actor) -> dict[str, Any]:
-        """Read the configuration again, whole or not at all; see `Reloader.reload`."""
-        return await self._running().reloader.reload(actor=actor)
+        """Read the configuration again, whole or not at all (see `Reloader.reload`), and the listeners' certificates."""
+        answer = await self._running().reloader.reload(actor=actor)
+        if await self.certificates.look(at_once=True):
+            self._publisher.publish()
+            try:
+                await self._links.acknowledged()
+            except Unavailable as error:
+                log.warning("certificates were renewed, but not every worker has them yet: %s", error)
+        return answer
 
     async def wait_drained(self, service: str, pool: str) -> dict[str, Any] | None:
         """Wait until the drain of a pool has ended, and tell what became of it; None if there is none."""

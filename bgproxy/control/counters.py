@@ -49,6 +49,8 @@ class ProgramCounts:
     bad_requests: int
     log_dropped: int
     limits: tuple[int, ...]  # what limits and time-outs have ended: see `layout.W_LIMITS`
+    tls_failed: int = 0  # handshakes
+    tls_timeouts: int = 0
 
 
 class Counters:
@@ -91,6 +93,8 @@ class Counters:
             bad_requests=sums[layout.W_BAD_REQUESTS],
             log_dropped=sums[layout.W_LOG_DROPPED],
             limits=tuple(sums[layout.W_LIMITS : layout.W_LIMITS + layout.LIMIT_COUNT]),
+            tls_failed=sums[layout.W_TLS_FAILED],
+            tls_timeouts=sums[layout.W_TLS_TIMEOUTS],
         )
 
     # --- by slot, for the controller --------------------------------------------------------------------------------

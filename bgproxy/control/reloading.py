@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from bgproxy.config import source
-from bgproxy.config.schema import Config
+from bgproxy.config.schema import Config, Listen
 from bgproxy.control.actor import Actor
 from bgproxy.control.counters import Counters
 from bgproxy.control.draining import Drains
@@ -100,7 +101,16 @@ def check_reloadable(old: Config, new: Config) -> None:
 
 
 def _written(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(_one, value)) if isinstance(value, tuple) else str(value)
+
+
+def _one(value: object) -> str:
+    """An item of a list; of a listener, all that is not the default."""
+    if not isinstance(value, Listen):
+        return str(value)
+    plain = asdict(Listen(address=value.address))
+    other = {name: found for name, found in asdict(value).items() if found != plain[name]}
+    return f"{value} {json.dumps(other)}" if other else str(value)
 
 
 class Reloader:

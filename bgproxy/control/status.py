@@ -7,6 +7,7 @@ from typing import Any
 
 from bgproxy import __version__
 from bgproxy.config.schema import Config
+from bgproxy.control.certificates import Certificates
 from bgproxy.control.clock import rfc3339
 from bgproxy.control.counters import Counters
 from bgproxy.control.draining import Drains, by_class
@@ -40,13 +41,22 @@ class Status:
     """Makes the JSON of the API out of what the parts of the controller know."""
 
     def __init__(
-        self, *, registry: Registry, links: Links, drains: Drains, counters: Counters, census: Census, started_at: float
+        self,
+        *,
+        registry: Registry,
+        links: Links,
+        drains: Drains,
+        counters: Counters,
+        census: Census,
+        certificates: Certificates,
+        started_at: float,
     ) -> None:
         self._registry = registry
         self._links = links
         self._drains = drains
         self._counters = counters
         self._census = census
+        self._certificates = certificates
         self._started_at = started_at
 
     def program(self, config: Config) -> dict[str, Any]:
@@ -59,7 +69,8 @@ class Status:
             "generation": self._registry.generation,
             "workers": [self._worker(index) for index in range(self._links.workers)],
             "controller": {"pid": os.getpid(), "restarts": self._census.controller_restarts},
-            "listeners": list(config.listen),
+            "listeners": [str(listen) for listen in config.listen],
+            "certificates": self._certificates.status(),
             "services": [self.service(service) for service in self._registry.services.values()],
         }
 

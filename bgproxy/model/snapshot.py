@@ -6,7 +6,7 @@ publishes over the links (`bgproxy.switchboard.messages`); they are compared by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bgproxy.config.schema import Balance, Drain, Limits, Preview, Retries, Sessions, Timeouts
 
@@ -52,6 +52,16 @@ class ServiceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateSpec:
+    """A certificate that is in force, as a listener's `tls` names it; workers get the bytes and read no files."""
+
+    cert: str  # path of the file
+    names: tuple[str, ...]  # lower case: host names, `*.` wildcards, IP addresses
+    chain: bytes = field(repr=False)  # PEM
+    secret: bytes = field(repr=False)  # PEM: its private key
+
+
+@dataclass(frozen=True, slots=True)
 class ProxySpec:
     """What holds for all services of a worker."""
 
@@ -60,3 +70,5 @@ class ProxySpec:
     trusted_proxies: tuple[str, ...]
     access_log: str
     session_key: bytes  # signs session cookies; 32 bytes, the same over all workers and restarts
+    certificates: tuple[CertificateSpec, ...] = ()
+    client_cas: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)  # a path, and the PEM that is in force

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bgproxy.config.schema import Config
+from bgproxy.config.schema import Config, Listen
 from bgproxy.process.children import Child, fork, how_it_ended
 from bgproxy.process.leash import Leash
 from bgproxy.process.sockets import Listener
@@ -139,6 +139,7 @@ class Family:
                 leash=leash,
                 link=far,
                 workers=len(self.workers),
+                listens=[listener.listen or Listen(address=listener.address) for listener in self.inheritance.data],
             )
             try:
                 pid = fork(child.name, lambda: self._worker_life(birth, near))

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from bgproxy.config.addresses import TcpAddress, UnixAddress, parse_listen
+from bgproxy.config.schema import Listen
 from bgproxy.errors import StartError
 
 #: Connections that may wait in one socket; the kernel cuts it to net.core.somaxconn.
@@ -44,6 +45,7 @@ class Listener:
     address: str  # "127.0.0.1:8080", "[::1]:8080", "unix:/run/bgproxy.sock"; port 0 is resolved
     sockets: list[socket.socket]
     _file: tuple[str, int, int] | None = field(default=None, repr=False)  # a Unix socket's path, device, inode
+    listen: Listen | None = None  # what it was bound for; None for the admin API
 
     def turn_away(self) -> None:
         """From now on no connection comes about that is not made yet; those that wait can still be accepted.
@@ -79,13 +81,24 @@ class Listener:
             sock.close()
 
 
-def bind_data(addresses: Sequence[str], workers: int) -> list[Listener]:
-    """Bind what the workers accept from.
+def bind_data(listens: Sequence[Listen | str], workers: int) -> list[Listener]:
+    """Bind what the workers accept from; a text stands for a `Listen` that is nothing but its address.
 
     Raises:
         StartError: an address cannot be bound; none is then.
     """
-    return _bind_all(addresses, workers, DATA_MODE, "listen")
+    listeners: list[Listener] = []
+    for each in listens:
+        listen = Listen(address=each) if isinstance(each, str) else each
+        try:
+            bound = _bind_all([listen.address], workers, DATA_MODE, "listen")
+        except StartError:
+            _discard(listeners)
+            raise
+        for listener in bound:
+            listener.listen = listen
+        listeners += bound
+    return listeners
 
 
 def bind_admin(addresses: Sequence[str]) -> list[Listener]:

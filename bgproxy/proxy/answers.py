@@ -31,11 +31,13 @@ def answer(
     as_json: bool = False,
     head_only: bool = False,
     retry_after: int = 0,
+    extra: bytes = b"",
 ) -> bytes:
     """A whole response.
 
     `error` is a Proxy-Status error type (RFC 9209 section 2.3), `detail` one sentence for people. `as_json` gives
-    problem+json (RFC 9457), else plain text. 503 always carries Retry-After.
+    problem+json (RFC 9457), else plain text. 503 always carries Retry-After. `extra` are further lines of the head, each
+    with its CRLF. What is no error, a redirection, has none to name: `error` is "".
     """
     phrase = reason_phrase(status)
     if as_json:
@@ -55,7 +57,9 @@ def answer(
         kind,
         len(body),
     )
-    head += b"X-Request-ID: %b\r\nProxy-Status: bgproxy; error=%b\r\n" % (request_id, error.encode())
+    head += b"X-Request-ID: %b\r\n" % request_id + extra
+    if error:
+        head += b"Proxy-Status: bgproxy; error=%b\r\n" % error.encode()
     if retry_after:
         head += b"Retry-After: %d\r\n" % retry_after
     if close:

@@ -109,7 +109,7 @@ def _by_session(service: Service, rules: SessionRules, memory: Memory, live: int
             return Choice(pool, None)
         pin = rules.begin(live, upstream.tag)
         pool.note_session(pin.session)
-        return Choice(pool, upstream, rules.write(pin))
+        return Choice(pool, upstream, rules.write(pin, secure=client.listener.secure))
     index = pin.pool
     if index != live:
         switched_at = context.board.switched_at(service.slot)
@@ -120,7 +120,7 @@ def _by_session(service: Service, rules: SessionRules, memory: Memory, live: int
     upstream = pool.by_tag.get(pin.tag) if index == pin.pool else None
     if upstream is not None and upstream.usable:
         if index == live and rules.expired(pin):  # a new life, for the same pin
-            return Choice(pool, upstream, rules.write(rules.begin(index, upstream.tag)))
+            return Choice(pool, upstream, rules.write(rules.begin(index, upstream.tag), secure=client.listener.secure))
         return Choice(pool, upstream)
     # Re-picked by the session's id, so that every worker picks the same and a rollback finds the same again.
     upstream = by_hash(pool, hash_of(pin.session))
@@ -130,4 +130,4 @@ def _by_session(service: Service, rules: SessionRules, memory: Memory, live: int
     pin.pool = index
     if rules.expired(pin):
         rules.renew(pin)
-    return Choice(pool, upstream, rules.write(pin))
+    return Choice(pool, upstream, rules.write(pin, secure=client.listener.secure))

@@ -87,6 +87,7 @@ class ClientConnection(RequestHeads):
     counted: bool = False  # among those of its address
     # Where the last request went, and what led there: it holds for the next one with the same block.
     candidates: list[Service] = _NO_SERVICES
+    names: Any = None  # tls.Names that Host may say; None: any
 
     def __init__(self, context: Context, listener: Listener) -> None:
         super().__init__(context, listener)
@@ -181,11 +182,11 @@ class ClientConnection(RequestHeads):
         self.eof = True
         if state == BUSY:
             exchange = self.exchange
-            if exchange is not None and exchange.request_done:
-                return True
+            if exchange is not None and exchange.request_done:  # over TLS, uvloop ends the connection whatever is said
+                return not self.listener.secure
             self.closed_because = "client left within its request"
         elif state == TUNNEL and self.tunnel is not None:
-            return self.tunnel.client_eof()
+            return self.tunnel.client_eof() and not self.listener.secure
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -331,7 +332,28 @@ class ClientConnection(RequestHeads):
         self.routed = context.generation
         candidates = self.candidates = context.routes.candidates(self.fields.hostname)
         self.only = candidates[0] if candidates and candidates[0].path == b"/" else None
+        if self.listener.strict and self._turned_away():
+            self.candidates = _NO_SERVICES
+            self.only = None
         self.memory = None
+
+    def _turned_away(self) -> bool:
+        """Whether no request with this Host is served here: the listener redirects, or its certificate names others."""
+        names = self.names
+        return self.listener.redirect or (names is not None and not names.hold(self.fields.hostname))
+
+    def _turn_to(self, rest: bytes) -> None:
+        """Answer a request that is for another place: to https (RFC 9110 section 15.4.9), or another connection (15.5.20)."""
+        host = self.fields.hostname
+        if not self.listener.redirect:
+            detail = "the certificate of this connection is not one for this host"
+            self._reject(rest, 421, "http_request_denied", detail)
+        elif not host or self.target == b"*":
+            lacking = "path" if host else "Host"
+            self._reject(rest, 400, "http_request_error", f"a request without a {lacking} cannot be sent to https")
+        else:
+            where = b"".join([b"Location: https://", host, self.target, b"\r\n"])
+            self._reject(rest, 308, "", "this host is served by https", extra=where)
 
     def _serve(self, rest: bytes) -> None:
         """A head has been judged: choose, and send it on. `rest` is what came behind it."""
@@ -347,6 +369,9 @@ class ClientConnection(RequestHeads):
         if service is None:
             service = match(self.candidates, self.target)
             if service is None:
+                if self.listener.strict and self._turned_away():
+                    self._turn_to(rest)
+                    return
                 context.unmatched += 1
                 self._reject(rest, 404, "destination_not_found", "no service is configured for this host and path")
                 return
@@ -363,14 +388,14 @@ class ClientConnection(RequestHeads):
         # stretch. A drain that finds none in flight after a switch can trust it (switchboard/layout.py).
         live = context.board.live(service.slot)
         pool: Pool = service.pools[live]
-        extra = b""
+        extra = self.listener.hsts
         if memory.plain:
             upstream = pick(pool, service.balance, memory.key)
         else:
             choice = choose(service, memory, live, self)
             pool = choice.pool
             upstream = choice.upstream
-            extra = choice.extra
+            extra += choice.extra
         if upstream is None:
             detail = f"no upstream of {service.name}/{pool.name} is up"
             self._reject(rest, 503, "destination_unavailable", detail, pool)
@@ -472,17 +497,19 @@ class ClientConnection(RequestHeads):
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
-    def _reject(self, rest: bytes, status: int, error: str, detail: str, pool: Pool | None = None) -> None:
+    def _reject(
+        self, rest: bytes, status: int, error: str, detail: str, pool: Pool | None = None, extra: bytes = b""
+    ) -> None:
         """Answer a well-formed request with an error of our own, and go on if it has no body."""
         if pool is not None:
             pool.count_rejected(status)
         bodyless = not self.fields.bodied
         if bodyless and rest:
             self.buffer = rest
-        self.refuse(status, error, detail, close=not bodyless)
+        self.refuse(status, error, detail, close=not bodyless, extra=extra)
 
-    def refuse(self, status: int, error: str, detail: str, *, close: bool) -> None:
-        """Answer with an error of our own."""
+    def refuse(self, status: int, error: str, detail: str, *, close: bool, extra: bytes = b"") -> None:
+        """Answer with an error of our own; `extra` are further lines of its head."""
         context = self.context
         exchange = self.exchange
         if exchange is None and self.state != BUSY:  # not a request at all, so not one that an id was given to
@@ -497,7 +524,10 @@ class ClientConnection(RequestHeads):
             context.hits[OVER_HEAD] += 1
         close = close or self.fields.close or context.stopping or self.eof
         as_json = wants_json(self.rest)
-        data = answer(status, error, detail, request_id, close=close, as_json=as_json, head_only=self.head_only)
+        extra = self.listener.hsts + extra
+        data = answer(
+            status, error, detail, request_id, close=close, as_json=as_json, head_only=self.head_only, extra=extra
+        )
         self.closed_because = detail
         self.write(data)
         if exchange is not None:
@@ -538,7 +568,8 @@ class ClientConnection(RequestHeads):
         if self.paused:
             self.paused = _WAITS
             self.resume()
-        if self.transport is not None and not self.transport.is_closing():
+        # uvloop cannot close one direction of TLS; the client knows the answer's length.
+        if self.transport is not None and not self.transport.is_closing() and not self.listener.secure:
             self.transport.write_eof()
 
     def close(self) -> None:

@@ -65,6 +65,7 @@ class Context:
         self.trusted = Networks(())
         self.access_log: AccessLog | None = None
         self.session_key = b""
+        self.tls: Any = None  # proxy.tls.Tls, where a listener has it
         self.now = time.monotonic()  # renewed by every request and every sweep: good to a tenth of a second
         self.give_up = 0.0  # CLOCK_MONOTONIC by when a connection that is closed now must have sent what was written
         self.date_line = b""

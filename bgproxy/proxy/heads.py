@@ -30,9 +30,20 @@ _ENDS: Final = [b"%d\r\n\r\n" % number for number in range(1000)]
 class Listener:
     """What a client's connection knows of the listener that it came through."""
 
-    def __init__(self, port: int, *, unix: bool) -> None:
+    def __init__(
+        self, port: int, *, unix: bool, tls: bool = False, hsts: float | None = None, redirect: bool = False
+    ) -> None:
         self.port = str(port).encode()
         self.unix = unix
+        self.secure = tls
+        self.redirect = redirect
+        #: Not every request is for a service: asked where a header block is routed, so plain HTTP pays nothing.
+        self.strict = tls or redirect
+        self.scheme = b"https" if tls else b"http"
+        #: A line for every answer (RFC 6797 section 7.2).
+        self.hsts = b"" if hsts is None else b"Strict-Transport-Security: max-age=%d\r\n" % int(hsts)
+        #: What stands between the client's address and the host in most heads.
+        self.proto = b"\r\nX-Forwarded-Proto: " + self.scheme + b"\r\nX-Forwarded-Host: "
         #: What follows X-Forwarded-Host in most heads.
         self.tail = b"\r\nX-Forwarded-Port: %b\r\nVia: 1.1 bgproxy\r\nX-Request-ID: " % self.port
 
@@ -176,7 +187,7 @@ class RequestHeads:
             if not self.tail_usual or fields.host != self.tail_host:
                 peer = self.peer.encode() or b"unknown"
                 host = fields.host
-                pieces = [b"X-Forwarded-For: ", peer, b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ", host]
+                pieces = [b"X-Forwarded-For: ", peer, self.listener.proto, host]
                 self.tail = b"".join([*pieces, self.listener.tail])
                 self.tail_host = host
                 self.tail_usual = True
@@ -195,7 +206,7 @@ class RequestHeads:
             b"X-Forwarded-For: ",
             before + b", " + peer if before else peer or b"unknown",
             b"\r\nX-Forwarded-Proto: ",
-            forwarding.get(b"x-forwarded-proto", b"http"),
+            forwarding.get(b"x-forwarded-proto", self.listener.scheme),
             b"\r\nX-Forwarded-Host: ",
             forwarding.get(b"x-forwarded-host", fields.host),
             b"\r\nX-Forwarded-Port: ",

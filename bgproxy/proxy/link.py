@@ -68,6 +68,8 @@ class Link(asyncio.Protocol):
         context = self._context
         if isinstance(message, messages.Snapshot):
             if message.proxy is not None:
+                if context.tls is not None:
+                    context.tls.take(message.proxy)
                 context.set_proxy(message.proxy)
                 self._set_access_log(message.proxy.access_log)
             context.set_services(message.services, message.removed, whole=message.whole)

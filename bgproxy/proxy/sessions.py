@@ -81,12 +81,13 @@ class SessionRules:
             return None
         return Pin(payload[0], int.from_bytes(payload[1:5], "big"), payload[5:13], payload[13:])
 
-    def write(self, pin: Pin) -> bytes:
-        """A Set-Cookie line for a pin, with its CRLF (RFC 6265 section 4.1)."""
+    def write(self, pin: Pin, *, secure: bool = False) -> bytes:
+        """A Set-Cookie line for a pin, with its CRLF (RFC 6265 section 4.1); `secure` for a client that came over TLS."""
         payload = bytes([pin.pool]) + pin.issued.to_bytes(4, "big") + pin.session + pin.tag
         value = urlsafe_b64encode(payload) + b"." + urlsafe_b64encode(self._mac(payload))
         left = max(1, pin.issued + self.ttl - int(time.time()))
-        return b"Set-Cookie: %b=%b; Max-Age=%d; Path=/; HttpOnly; SameSite=Lax\r\n" % (self.cookie, value, left)
+        end = b"; Secure\r\n" if secure else b"\r\n"
+        return b"Set-Cookie: %b=%b; Max-Age=%d; Path=/; HttpOnly; SameSite=Lax" % (self.cookie, value, left) + end
 
     def stays(self, pin: Pin, live: int, switched_at: float, now: float) -> bool:
         """Whether a pinned client stays on its pool: `now` and `switched_at` are CLOCK_MONOTONIC seconds.

@@ -406,8 +406,12 @@ class UpstreamConnection:
         lines = [response.forwarded]
         if not response.dated:
             lines.append(self.context.date_line)
-        if exchange.extra:
-            lines.append(exchange.extra)
+        extra = exchange.extra
+        if extra:
+            hsts = exchange.client.listener.hsts
+            if hsts and b"\nstrict-transport-security:" in response.forwarded.lower():
+                extra = extra[len(hsts) :]  # what the upstream says holds: a second one is not looked at (RFC 6797 8.1)
+            lines.append(extra)
         if exchange.fields.minor:
             if self.rechunk or (response.chunked and not response.bodyless):
                 lines.append(_CHUNKED)

@@ -8,10 +8,11 @@ import logging
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvloop
 
+from bgproxy.config.schema import Listen
 from bgproxy.proxy import descriptors
 from bgproxy.proxy.client import ClientConnection
 from bgproxy.proxy.context import SWEEP, Context
@@ -41,6 +42,7 @@ class Worker:
 
     def __init__(self, birth: WorkerBirth) -> None:
         self._birth = birth
+        self._listens = birth.listens or [Listen(address="")] * len(birth.listeners)
         self._stop = asyncio.Event()
         self._routed = asyncio.Event()
         self._servers: list[asyncio.Server] = []
@@ -53,6 +55,10 @@ class Worker:
         birth = self._birth
         context = self._context = Context(loop, birth.board, birth.index, birth.workers)
         context.failed = self._failed
+        if any(listen.tls is not None for listen in self._listens):
+            from bgproxy.proxy.tls import Tls  # noqa: PLC0415 - `ssl` is for those who use it
+
+            context.tls = Tls(context, self._listens)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the controller's business
@@ -83,20 +89,31 @@ class Worker:
     async def _listen(self, context: Context) -> None:
         loop = context.loop
         backlog = self._reckon(context)
-        for listener in self._birth.listeners:
+        for listener, listen in zip(self._birth.listeners, self._listens, strict=True):
             listener.setblocking(False)
-            if listener.family == socket.AF_UNIX:
-                about = Listener(0, unix=True)
-            else:
-                about = Listener(listener.getsockname()[1], unix=False)
-            factory = cast("Callable[[], asyncio.Protocol]", _factory(context, about))
+            factory = self._protocol(context, listen, _about(listener, listen))
+            tls = self._tls_options(context, listen)
             # A descriptor of our own: closing the server must not close the one that a successor may need.
             own = socket.socket(listener.family, listener.type, fileno=os.dup(listener.fileno()))
             if listener.family == socket.AF_UNIX:
-                server = await loop.create_unix_server(factory, sock=own, backlog=backlog)
+                server = await loop.create_unix_server(factory, sock=own, backlog=backlog, **tls)
             else:
-                server = await loop.create_server(factory, sock=own, backlog=backlog)
+                server = await loop.create_server(factory, sock=own, backlog=backlog, **tls)
             self._servers.append(server)
+
+    def _protocol(self, context: Context, listen: Listen, about: Listener) -> Callable[[], asyncio.Protocol]:
+        """What makes the protocol of a connection that was accepted."""
+        factory = cast("Callable[[], asyncio.Protocol]", _factory(context, about))
+        return factory if listen.tls is None else context.tls.counting(factory, listen)
+
+    def _tls_options(self, context: Context, listen: Listen) -> dict[str, Any]:
+        """What a server needs to know for TLS. Its handshake may take as long as a head (`timeouts.header`)."""
+        if listen.tls is None:
+            return {}
+        from bgproxy.proxy.tls import SHUTDOWN  # noqa: PLC0415 - only where a listener has TLS
+
+        within = {"ssl_handshake_timeout": context.timeouts.header, "ssl_shutdown_timeout": SHUTDOWN}
+        return {"ssl": context.tls.context_of(listen), **within}
 
     def _reckon(self, context: Context) -> int:
         """Have no more connections than there are descriptors for; how many may wait at each listener."""
@@ -184,6 +201,13 @@ class Worker:
             client.abort()
         await asyncio.sleep(0)
         context.flush()
+
+
+def _about(listener: socket.socket, listen: Listen) -> Listener:
+    unix = listener.family == socket.AF_UNIX
+    port = 0 if unix else listener.getsockname()[1]
+    hsts = None if listen.tls is None else listen.tls.hsts
+    return Listener(port, unix=unix, tls=listen.tls is not None, hsts=hsts, redirect=listen.redirect == "https")
 
 
 def _factory(context: Context, listener: Listener) -> Callable[[], ClientConnection]:

@@ -80,6 +80,8 @@ W_BAD_REQUESTS: Final = 4  # malformed: 400, 408, 414, 431, 501, 505
 W_LOG_DROPPED: Final = 5  # lines of the access log that could not be written
 W_HEARTBEAT: Final = 6  # CLOCK_MONOTONIC in microseconds, stored by the sweep
 W_LIMITS: Final = 24  # from here on: what limits and time-outs have ended, a cell each (below)
+W_TLS_FAILED: Final = 16  # handshakes that were refused, by either side
+W_TLS_TIMEOUTS: Final = 17  # handshakes that did not end in time
 WORKER_CELLS: Final = 64
 
 # --- what limits and time-outs have ended: counted from W_LIMITS -----------------------------------------------------

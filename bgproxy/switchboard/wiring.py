@@ -22,7 +22,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass, field
 
-from bgproxy.config.schema import Config
+from bgproxy.config.schema import Config, Listen
 from bgproxy.switchboard.board import Switchboard
 
 
@@ -36,6 +36,7 @@ class WorkerBirth:
     leash: socket.socket
     link: socket.socket  # to the controller
     workers: int  # how many there are: it takes its share of `limits.connections`
+    listens: list[Listen] = field(default_factory=list)  # what each of `listeners` is for; empty: plain HTTP on all
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ def status(*services, **more):
         "started_at": "2024-01-01T00:00:00.000Z",
         "workers": [{"state": "serving"}, {"state": "serving"}],
         "listeners": ["127.0.0.1:8080"],
+        "certificates": [],
         "services": list(services),
         **more,
     }

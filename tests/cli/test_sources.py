@@ -38,7 +38,7 @@ def test_flags_are_a_configuration(tmp_path):
     )
     config = load_text(text, "command line")
     (service,) = config.services.values()
-    assert config.listen == ("127.0.0.1:81", "127.0.0.1:82")
+    assert [str(listen) for listen in config.listen] == ["127.0.0.1:81", "127.0.0.1:82"]
     assert config.admin.listen == ("127.0.0.1:8901",)
     assert (config.workers, config.state_dir) == (3, str(tmp_path))
     assert service.pools.blue.upstreams == ("http://127.0.0.1:9001", "http://127.0.0.1:9003")

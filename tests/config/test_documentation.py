@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, get_args, get_origin, get_type_hints
 
-from bgproxy.config.schema import Config, Service, Token
+from bgproxy.config.schema import Certificate, Config, Listen, ListenTls, Service, Token
 from bgproxy.config.units import Marker
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -42,11 +42,13 @@ def shows(default, hint):
     if markers and not isinstance(default, str):
         return lambda text: markers[0].parse(text) == default
     if isinstance(default, tuple):
-        return lambda text: text == (default[0] if len(default) == 1 else "[]")
+        return lambda text: text == (str(default[0]) if len(default) == 1 else "[]")
     return lambda text: text.strip('"') == (default or "")
 
 
 EXPECTED = {**dict(keys(Config)), **dict(keys(Service)), **{f"admin.tokens[].{k}": None for k, _ in keys(Token)}}
+EXPECTED |= dict(keys(Listen, "listen[].")) | dict(keys(ListenTls, "listen[].tls."))
+EXPECTED |= dict(keys(Certificate, "listen[].tls.certificates[]."))
 
 
 def test_every_key_is_documented_with_its_default():

@@ -45,7 +45,7 @@ expose_pool: true
 """
     config = load_text(POOLS + text, "f", {})
     service = config.services[ONLY_SERVICE]
-    assert config.listen == (":80", "[::1]:80")
+    assert [str(listen) for listen in config.listen] == [":80", "[::1]:80"]
     assert config.workers == 4
     assert config.access_log == "off"
     assert (config.limits.body_bytes, config.limits.header_bytes, config.limits.connections) == (10485760, 65536, 5)

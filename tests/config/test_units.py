@@ -119,6 +119,7 @@ def test_flags():
     "marker",
     [
         units.DurationText(),
+        units.DurationText(off=True),
         units.BytesText(),
         units.BytesText(unlimited=True),
         units.PercentText(),
@@ -131,3 +132,13 @@ def test_markers_are_values(marker):
     assert hash(marker) == hash(type(marker)(**{name: getattr(marker, name) for name in marker.__dataclass_fields__}))
     assert marker.noun
     assert marker.json_types
+
+
+def test_a_duration_that_may_be_off():
+    """`off` is None, both ways, and is named where a text is neither."""
+    marker = units.DurationText(off=True)
+    assert (marker.parse("off"), marker.parse("1d"), marker.format(None)) == (None, 86400.0, "off")
+    with pytest.raises(ValueError, match="or off"):
+        marker.parse("never")
+    with pytest.raises(ValueError, match="is not a duration"):
+        units.DurationText().parse("off")

@@ -57,7 +57,10 @@ def test_what_the_environment_holds_is_not_yaml():
 def test_the_shorthand_is_one_service():
     """With `pools:` at the top the service's keys move below the one service; paths and lines stay the file's."""
     made = written("listen: :80\nhealth: {path: /}\npools: {}\n")
-    assert made.tree == {"listen": [":80"], "services": {ONLY_SERVICE: {"health": {"path": "/"}, "pools": {}}}}
+    assert made.tree == {
+        "listen": [{"address": ":80"}],
+        "services": {ONLY_SERVICE: {"health": {"path": "/"}, "pools": {}}},
+    }
     made.report(("services", ONLY_SERVICE, "health", "path"), "wrong")
     assert str(made.mistakes[0]) == "f:2: health.path: wrong"
 

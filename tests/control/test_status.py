@@ -26,7 +26,7 @@ async def test_the_status_of_the_whole(room):
         {"index": 0, "pid": 1000, "state": "serving", "connections": 5, "restarts": 0},
         {"index": 1, "pid": 1001, "state": "serving", "connections": 0, "restarts": 0},
     ]
-    assert status["listeners"] == list(room.config.listen)
+    assert status["listeners"] == [str(listen) for listen in room.config.listen]
     assert [service["service"] for service in status["services"]] == ["shop"]
     assert status["generation"] == status["services"][0]["generation"]
 

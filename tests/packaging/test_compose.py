@@ -76,7 +76,7 @@ def test_the_proxy_knows_both_copies():
     assert {"blue", "green"} <= set(SERVICES)
     assert "8000" in SERVICES["blue"]["command"][-1]
     ports = {published.split(":")[1] for published in SERVICES["bgproxy"]["ports"]}
-    assert {listen.rpartition(":")[2] for listen in config.listen} == ports
+    assert {str(listen).rpartition(":")[2] for listen in config.listen} == ports
     assert config.admin.listen == ("127.0.0.1:8900",), "loopback of the container: `docker compose exec` reaches it"
 
 

@@ -103,3 +103,11 @@ def test_an_unknown_status_has_a_phrase_too():
 def test_who_wants_json(block, wanted):
     """Accept decides, and nothing else."""
     assert wants_json(block) is wanted
+
+
+def test_further_lines_and_no_reason():
+    """A redirection is no error, so that it names none; what it adds stands in the head."""
+    data = answer(308, "", "elsewhere", b"id-1", close=False, extra=b"Location: https://a/\r\n")
+    head, headers, _ = parse(data)
+    assert (head.status_code, headers["location"]) == (308, "https://a/")
+    assert "proxy-status" not in headers

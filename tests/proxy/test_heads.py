@@ -205,3 +205,12 @@ def test_a_long_memory_and_none_decide_alike(trusted):
                 after.learn_from(connection)
             connection = after
     assert len(seen) > 500
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_over_tls_the_upstream_is_told_so(trusted):
+    """X-Forwarded-Proto is the listener's, unless a trusted proxy says otherwise."""
+    connection = RequestHeads(context(), Listener(8443, unix=False, tls=True))
+    connection.peer, connection.trusted, connection.id_prefix = "192.0.2.7", trusted, b"id-"
+    connection.judge(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 14, 23)
+    assert b"\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a\r\nX-Forwarded-Port: 8443\r\n" in connection.head()

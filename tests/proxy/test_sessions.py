@@ -174,3 +174,10 @@ def test_a_life_is_counted_from_the_first_issue(clock):
 def test_a_pin_shows_itself_without_its_tag():
     """In a debugger; nothing of the signature."""
     assert repr(pin()) == f"<Pin pool=1 issued={NOW} session={b'sessions'.hex()}>"
+
+
+def test_over_tls_the_cookie_is_secure():
+    """And is the same otherwise."""
+    line = rules().write(pin())
+    assert b"Secure" not in line
+    assert rules().write(pin(), secure=True) == line.removesuffix(b"\r\n") + b"; Secure\r\n"

@@ -136,6 +136,7 @@ class FakeAdmin:
             ],
             "controller": {"pid": 1, "restarts": 0},
             "listeners": ["127.0.0.1:8080"],
+            "certificates": [],
             "services": list(self.services.values()),
         }
 

@@ -79,7 +79,9 @@ class FakeCounters:
 
     def __init__(self) -> None:
         self.pools: dict[tuple[str, str], SimpleNamespace] = {}
-        self.whole = SimpleNamespace(accepted=0, refused=0, unmatched=0, bad_requests=0, log_dropped=0)
+        self.whole = SimpleNamespace(
+            accepted=0, refused=0, unmatched=0, bad_requests=0, log_dropped=0, tls_failed=0, tls_timeouts=0
+        )
         self.whole.limits = [0] * LIMIT_COUNT
 
     def pool(self, service: str, pool: str) -> SimpleNamespace:
@@ -155,6 +157,7 @@ class FakeController:
             "workers": [{"index": 0, "pid": 10, "state": "serving", "connections": 5, "restarts": 2}],
             "controller": {"pid": 1, "restarts": 0},
             "listeners": ["127.0.0.1:8080"],
+            "certificates": [],
             "services": [self.service_status(name) for name in self.services],
         }
 
