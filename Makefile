@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 SOURCES := $(shell find bgproxy -name '*.py' -o -name py.typed) setup.py pyproject.toml README.md LICENSE
 
 # What runs a second time, interpreted, from the source tree: the code that the other build has compiled.
-INTERPRETED := tests/http1 tests/fuzz tests/switchboard tests/proxy tests/integration
+INTERPRETED := tests/http1 tests/http_rows tests/fuzz tests/switchboard tests/proxy tests/integration
 
 .PHONY: help install runtime demo test test-interpreted test-installed lint fuzz bench bench-quick bench-peers wheels clean
 

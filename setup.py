@@ -36,6 +36,7 @@ HOT = [
     "bgproxy/proxy/runtime.py",
     "bgproxy/proxy/sessions.py",
     "bgproxy/proxy/slow.py",
+    "bgproxy/proxy/tcp.py",
     "bgproxy/proxy/tunnel.py",
     "bgproxy/proxy/upstream.py",
 ]

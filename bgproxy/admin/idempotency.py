@@ -78,7 +78,8 @@ class Answers:
         while (entry := self._fresh(place)) is not None:
             if entry.digest != digest:
                 raise Problem(
-                    "idempotency-mismatch", "This key came with another body or condition before; a new change needs a new one."
+                    "idempotency-mismatch",
+                    "This key came with another body or condition before; a new change needs a new one.",
                 )
             if entry.answer is not None:
                 return replace(entry.answer, replayed=True)

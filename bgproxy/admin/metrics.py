@@ -94,17 +94,28 @@ class BoardCollector(Collector):
         )
         retries = CounterMetricFamily("bgproxy_retries", "Requests sent again to another upstream", labels=_BY_POOL)
         cut = CounterMetricFamily("bgproxy_cut", "Ended by a drain deadline", labels=(*_BY_POOL, "class"))
+        connections = CounterMetricFamily(
+            "bgproxy_tcp_connections", "Connections of tcp services that have ended", labels=(*_BY_POOL, "result")
+        )
+        lasted = HistogramMetricFamily(
+            "bgproxy_tcp_connection_duration_seconds", "From a connection to its end", labels=_BY_POOL
+        )
+        tcp = {service["service"] for service in status["services"] if service.get("mode") == "tcp"}
         for service, pool in _each_pool(status):
             counts = self._controller.counters.pool(service, pool)
             for code, count in sorted(counts.codes.items()):
                 requests.add_metric((service, pool, str(code)), count)
-            seconds.add_metric((service, pool), cumulative(counts.buckets), counts.duration_seconds)
+            if service in tcp:
+                connections.add_metric((service, pool, "served"), counts.streams - counts.streams_failed)
+                connections.add_metric((service, pool, "failed"), counts.streams_failed)
+            durations = lasted if service in tcp else seconds
+            durations.add_metric((service, pool), cumulative(counts.buckets), counts.duration_seconds)
             moved.add_metric((service, pool, "in"), counts.bytes_in)
             moved.add_metric((service, pool, "out"), counts.bytes_out)
             retries.add_metric((service, pool), counts.retries)
             for name, count in zip(CLASS_NAMES, counts.cut, strict=True):
                 cut.add_metric((service, pool, name), count)
-        yield from (requests, seconds, moved, retries, cut)
+        yield from (requests, seconds, moved, retries, cut, connections, lasted)
 
     def _pools(self, status: dict[str, Any]) -> Iterator[Metric]:
         live = GaugeMetricFamily("bgproxy_live", "1 for the pool that new requests go to", labels=_BY_POOL)
@@ -154,6 +165,7 @@ class BoardCollector(Collector):
             ("bgproxy_log_lines_dropped", "Lines of the access log that could not be written", program.log_dropped),
             ("bgproxy_connections_evicted", "Clients without a request that made room", limits[layout.EVICTED]),
             ("bgproxy_admin_connections_evicted", "The same of the admin API", self._controller.tallies.admin_evicted),
+            ("bgproxy_proxy_headers_refused", "Connections without a good PROXY header", program.unintroduced),
         ):
             yield CounterMetricFamily(name, about, value=value)
         refused = CounterMetricFamily(

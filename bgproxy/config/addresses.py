@@ -93,7 +93,7 @@ def listen_key(address: ListenAddress) -> tuple[str, int] | str | None:
 
 
 def parse_upstream(text: str) -> TcpAddress | UnixAddress:
-    """The URL of an upstream: `http://host[:port]` (80 if there is none) or `unix:///path.sock`.
+    """The URL of an upstream: `http://host[:port]` (80 if there is none), `https://` (443) or `unix:///path.sock`.
 
     Raises:
         ValueError: what is wrong and how to write it.
@@ -106,22 +106,43 @@ def parse_upstream(text: str) -> TcpAddress | UnixAddress:
     scheme, rest = match[1].lower(), match[2]
     if scheme == "unix":
         return UnixAddress(_unix_path(rest, "unix:///run/app.sock"))
-    if scheme == "https":
-        raise ValueError(f"{text!r}: TLS to upstreams is not supported by this version; use http://{rest}")
-    if scheme != "http":
-        raise ValueError(f"{text!r} has an unknown scheme {scheme}://; use http:// or unix:///")
+    if scheme not in ("http", "https", "tcp"):
+        raise ValueError(f"{text!r} has an unknown scheme {scheme}://; use http://, https:// or unix:///")
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     if "@" in authority:
         bare = authority.rpartition("@")[2]
-        raise ValueError(f"{text!r} has a user name in it: leave it out, write http://{bare}")
+        raise ValueError(f"{text!r} has a user name in it: leave it out, write {scheme}://{bare}")
     if rest != authority:
         raise ValueError(
-            f"{text!r} has a path or a query: requests keep their own path, so write http://{authority or 'host:port'}"
+            f"{text!r} has a path or a query: requests keep their own path, so write {scheme}://{authority or 'host:port'}"
         )
     host, port = _split(authority, 1, "http://127.0.0.1:9001, http://app:8000 or unix:///run/app.sock")
     if not host or host == "*":
-        raise ValueError(f"{text!r} has no host: write http://127.0.0.1:{port or 9001}")
-    return TcpAddress(_host(host, text), 80 if port is None else port)
+        raise ValueError(f"{text!r} has no host: write {scheme}://127.0.0.1:{port or 9001}")
+    if port is None and scheme == "tcp":
+        raise ValueError(f"{text!r} has no port: write tcp://{host}:5432, with the port that it listens on")
+    return TcpAddress(_host(host, text), port if port is not None else 443 if scheme == "https" else 80)
+
+
+def scheme_mistake(url: str, *, tcp: bool) -> str | None:
+    """What is wrong with the scheme of an upstream of a service that is a tcp one, or is not; None if nothing is."""
+    scheme, _, rest = url.partition("://")
+    if tcp and scheme.lower() in ("http", "https"):
+        return f"{url!r}: to a tcp service the bytes go as they come: write tcp://{rest if ':' in rest else rest + ':PORT'}"
+    if not tcp and scheme.lower() == "tcp":
+        return f"{url!r}: tcp:// is for a service that a listener in mode: tcp leads to: write http://{rest}"
+    return None
+
+
+def is_secure(url: str) -> bool:
+    """Whether the URL of an upstream asks for TLS."""
+    return url[:8].lower() == "https://"
+
+
+def host_of(url: str) -> str:
+    """The host of an upstream's URL as a certificate names it: without brackets, and without the dot of the root."""
+    where = parse_upstream(url)
+    return where.host.removesuffix(".") if isinstance(where, TcpAddress) else ""
 
 
 def _split(text: str, lowest_port: int, examples: str) -> tuple[str, int | None]:

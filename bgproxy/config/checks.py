@@ -12,6 +12,8 @@ from pathlib import Path as FilePath
 from bgproxy.config.admin_checks import check_admin
 from bgproxy.config.listen_checks import check_listeners
 from bgproxy.config.service_checks import check_networks, check_services
+from bgproxy.config.tcp_checks import check_tcp
+from bgproxy.config.upstream_checks import check_upstreams
 from bgproxy.config.written import Written
 
 
@@ -22,7 +24,8 @@ def check(written: Written, folder: FilePath, environment: Mapping[str, str]) ->
     _check_access_log(written, folder)
     _check_state_dir(written, folder)
     check_networks(written, "trusted_proxies")
-    check_services(written)
+    check_services(written, check_tcp(written))
+    check_upstreams(written, folder)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from bgproxy.config import nodes, schema
 from bgproxy.config.checks import check
 from bgproxy.config.messages import explain
-from bgproxy.config.schema import AdminTls, Certificate, Config, ListenTls
+from bgproxy.config.schema import AdminTls, Certificate, Config, ListenTls, Pool, Pools
 from bgproxy.config.written import Written
 from bgproxy.errors import ConfigError, Mistake
 
@@ -126,12 +126,26 @@ def _settle(config: Config, folder: Path, environment: Mapping[str, str]) -> Con
     )
     tls = AdminTls(**{part: absolute(file) if file else "" for part, file in asdict(config.admin.tls).items()})
     services = {
-        name: replace(service, match=replace(service.match, hosts=tuple(host.lower() for host in service.match.hosts)))
+        name: replace(
+            service,
+            match=replace(service.match, hosts=tuple(host.lower() for host in service.match.hosts)),
+            pools=Pools(
+                blue=_absolute_pool(service.pools.blue, absolute), green=_absolute_pool(service.pools.green, absolute)
+            ),
+        )
         for name, service in config.services.items()
     }
+    only = next(iter(services)) if len(services) == 1 else None
     return replace(
         config,
-        listen=tuple(replace(listen, tls=_absolute_tls(listen.tls, absolute)) for listen in config.listen),
+        listen=tuple(
+            replace(
+                listen,
+                tls=_absolute_tls(listen.tls, absolute),
+                service=(listen.service or only) if listen.mode == "tcp" else None,
+            )
+            for listen in config.listen
+        ),
         services=services,
         state_dir=absolute(config.state_dir) if config.state_dir else default_state_dir(environment),
         access_log=config.access_log if config.access_log in ("off", "stdout") else absolute(config.access_log),
@@ -145,6 +159,11 @@ def _absolute_tls(tls: ListenTls | None, absolute: Callable[[str], str]) -> List
     pairs = tuple(Certificate(cert=absolute(pair.cert), key=absolute(pair.key)) for pair in tls.certificates)
     client_ca = None if tls.client_ca is None else absolute(tls.client_ca)
     return replace(tls, certificates=pairs, client_ca=client_ca)
+
+
+def _absolute_pool(pool: Pool, absolute: Callable[[str], str]) -> Pool:
+    ca, cert, key = (absolute(file) if file else "" for file in (pool.tls.ca, pool.tls.cert, pool.tls.key))
+    return replace(pool, tls=replace(pool.tls, ca=ca, cert=cert, key=key))
 
 
 def _refuse(name: str, line: int, message: str) -> ConfigError:

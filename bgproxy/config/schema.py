@@ -27,6 +27,7 @@ Percent = Annotated[float, PercentText(), Ge(0), Le(100)]
 PoolName = Literal["blue", "green"]
 Balance = Literal["round_robin", "least_requests", "random_two", "source_hash"]
 Role = Literal["viewer", "operator", "admin"]
+SendProxy = Literal["off", "v1", "v2"]
 
 #: The name that the one service of a file without `services:` gets.
 ONLY_SERVICE = "default"
@@ -137,11 +138,24 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamTls:
+    """How the `https://` upstreams of a pool are spoken to, those set at run time too. Files are PEM."""
+
+    insecure: Annotated[bool, FlagText()] = False  # believe whoever answers; never without saying so
+    ca: str = ""  # the authorities that may have signed an upstream's certificate; empty: this machine's trust store
+    server_name: str = ""  # what is asked for (SNI) and must stand in the certificate; empty: the host of each URL
+    cert: str = ""  # shown to upstreams that ask for a certificate of ours
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """One of the two copies of a service."""
 
     version: str = ""
-    upstreams: tuple[str, ...] = ()  # http://host[:port] or unix:///path.sock
+    upstreams: tuple[str, ...] = ()  # http://host[:port], https://host[:port] or unix:///path.sock
+    tls: UpstreamTls = field(default_factory=UpstreamTls)
+    send_proxy: SendProxy = "off"  # the client's address is said before its bytes (PROXY protocol)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +168,9 @@ class Pools:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """Active checks of every upstream: GET `path`, an `expect`ed status within `timeout`."""
+    """Active checks of every upstream: GET `path`, an `expect`ed status within `timeout`; or a connection, no more."""
 
+    type: Literal["auto", "http", "tcp"] = "auto"  # auto: tcp where a listener in mode tcp leads to the service
     path: str = "/"
     interval: Seconds = 2.0
     timeout: Seconds = 1.0
@@ -240,3 +255,7 @@ class Config:
     timeouts: Timeouts = field(default_factory=Timeouts)
     trusted_proxies: tuple[str, ...] = ()  # CIDRs
     services: dict[str, Service] = field(default_factory=dict)
+
+    def tcp_services(self) -> frozenset[str]:
+        """The services that listeners in mode tcp lead to; no HTTP listener leads to them."""
+        return frozenset(listen.service or "" for listen in self.listen if listen.mode == "tcp")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Collection
 from typing import Any, Final
 
 from bgproxy.config.addresses import parse_upstream
@@ -32,8 +33,8 @@ _TAKEN_HEADERS: Final = frozenset(
 )
 
 
-def check_services(written: Written) -> None:
-    """Report what is wrong with the services, each and together."""
+def check_services(written: Written, tcp: Collection[str] = ()) -> None:
+    """Report what is wrong with the services, each and together. Those of `tcp` have no routes."""
     services = written.get("services")
     if not isinstance(services, dict):
         return
@@ -53,7 +54,8 @@ def check_services(written: Written) -> None:
             )
         if isinstance(service, dict):
             path: Path = ("services", name)
-            _check_match(written, path, routes)
+            if name not in tcp:
+                _check_match(written, path, routes)
             _check_pools(written, path)
             _check_health(written, path)
             _check_sessions(written, path)

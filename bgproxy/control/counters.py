@@ -32,6 +32,8 @@ class PoolCounts:
     bytes_out: int
     retries: int
     cut: tuple[int, ...]  # by class
+    streams: int = 0  # connections of a tcp service that have ended
+    streams_failed: int = 0  # of those, the ones that no upstream could be reached for
 
     @property
     def requests(self) -> int:
@@ -51,6 +53,7 @@ class ProgramCounts:
     limits: tuple[int, ...]  # what limits and time-outs have ended: see `layout.W_LIMITS`
     tls_failed: int = 0  # handshakes
     tls_timeouts: int = 0
+    unintroduced: int = 0  # connections without a good PROXY header, where one is expected
 
 
 class Counters:
@@ -81,6 +84,8 @@ class Counters:
             bytes_out=sums[layout.BYTES_OUT],
             retries=sums[layout.RETRIES],
             cut=tuple(sums[layout.CUT : layout.CUT + _CLASSES]),
+            streams=sums[layout.STREAMS],
+            streams_failed=sums[layout.STREAMS_FAILED],
         )
 
     def program(self) -> ProgramCounts:
@@ -95,6 +100,7 @@ class Counters:
             limits=tuple(sums[layout.W_LIMITS : layout.W_LIMITS + layout.LIMIT_COUNT]),
             tls_failed=sums[layout.W_TLS_FAILED],
             tls_timeouts=sums[layout.W_TLS_TIMEOUTS],
+            unintroduced=sums[layout.W_PROXY_REFUSED],
         )
 
     # --- by slot, for the controller --------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from bgproxy.config.addresses import scheme_mistake
 from bgproxy.control.actor import Actor
 from bgproxy.control.events import Draft
 from bgproxy.control.ledger import Ledger
@@ -63,6 +64,10 @@ class Editor:
         service, index = self._find(service_name, pool_name)
         pool = service.pools[index]
         urls = pool.urls if upstreams is None else checked(upstreams)
+        for url in urls if upstreams is not None else ():
+            wrong = scheme_mistake(url, tcp=service.tcp)
+            if wrong is not None:
+                raise Invalid(f"upstreams: {wrong}")
         label = pool.version if version is None else version
         if len(label) > LONGEST_VERSION or not label.isprintable():
             raise Invalid(f"version: it must be one line of at most {LONGEST_VERSION} characters.")

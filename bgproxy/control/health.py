@@ -19,7 +19,7 @@ from typing import Final
 
 from bgproxy.config.schema import Health
 from bgproxy.control.probing import Probe, Prober
-from bgproxy.model.snapshot import Address
+from bgproxy.model.snapshot import Address, TlsSpec
 from bgproxy.model.upstream import UPSTREAM_TABLE, UpstreamEvent, UpstreamState
 
 #: Seconds between two checks of an upstream that has not been checked `rise` times yet: a start need not be slow.
@@ -140,11 +140,31 @@ class HealthChecks:
         self._due.clear()
         self._deadlines.clear()
 
-    def watch(self, key: str, *, url: str, address: Address, settings: Health, fast: Callable[[], bool]) -> None:
-        """Check an upstream from now on; `fast()` says whether it is still to be judged for the first time."""
+    def watch(
+        self,
+        key: str,
+        *,
+        url: str,
+        address: Address,
+        settings: Health,
+        fast: Callable[[], bool],
+        tls: TlsSpec | None = None,
+        prelude: bytes = b"",
+    ) -> None:
+        """Check an upstream from now on; `fast()` says whether it is still to be judged for the first time.
+
+        With `tls` it is asked over TLS; `prelude` is sent before all else.
+        """
         self.unwatch(key)
         phase = next(self._places) * _GOLDEN % 1
-        check = self._watched[key] = _Check(Probe(key, url, address, settings), settings, fast, phase)
+        probe: Probe
+        if tls is None or settings.type == "tcp":
+            probe = Probe(key, url, address, settings, prelude=prelude)
+        else:
+            from bgproxy.control.tls_probing import TlsProbe  # noqa: PLC0415 - it imports ssl, which most can do without
+
+            probe = TlsProbe(key, url, address, settings, tls=tls, prelude=prelude)
+        check = self._watched[key] = _Check(probe, settings, fast, phase)
         if self._running:
             self._begin(check)
 

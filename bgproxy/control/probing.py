@@ -15,12 +15,14 @@ import errno
 import os
 import select
 import socket
+import struct
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
 from bgproxy import __version__
+from bgproxy.config.addresses import is_secure
 from bgproxy.config.schema import Health
 from bgproxy.config.statuses import parse_statuses
 from bgproxy.http1.errors import BadResponse
@@ -34,16 +36,30 @@ MAX_HEAD: Final = 64 * 1024
 _ANSWER: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _ENDED: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _STATUS_LINE: Final = b"HTTP/1."
+#: socket(7): closing sends a reset.
+RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Probe:
-    """How one upstream is asked, and the question that is under way, if one is."""
+    """How one upstream is asked, and the question that is under way, if one is. `prelude` goes before it: a PROXY header."""
 
-    __slots__ = ("_address", "_expect", "_family", "_request", "_statuses", "key", "socket", "unsent")
+    __slots__ = (
+        "_address",
+        "_expect",
+        "_family",
+        "_prelude",
+        "_statuses",
+        "connects",
+        "key",
+        "request",
+        "socket",
+        "unsent",
+    )
 
-    def __init__(self, key: str, url: str, address: Address, settings: Health) -> None:
+    def __init__(self, key: str, url: str, address: Address, settings: Health, *, prelude: bytes = b"") -> None:
+        default = ":443" if is_secure(url) else ":80"
         # The path and the host as they are written: what is escaped in the file stays so.
-        host = "localhost" if isinstance(address, str) else urlsplit(url).netloc.removesuffix(":80")
+        host = "localhost" if isinstance(address, str) else urlsplit(url).netloc.removesuffix(default)
         self.key = key
         self.socket: socket.socket | None = None
         self.unsent = b""
@@ -51,10 +67,12 @@ class Probe:
         self._family = (
             socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         )
-        self._request = (
+        self._prelude = prelude
+        self.request = (
             f"GET {settings.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bgproxy-health/{__version__}\r\n"
             "Accept: */*\r\nConnection: close\r\n\r\n"
         ).encode()
+        self.connects = settings.type == "tcp"  # nothing is asked: that it accepts is all
         self._expect = settings.expect
         self._statuses = _statuses(settings.expect)
 
@@ -62,12 +80,21 @@ class Probe:
         """Connect and send, as far as that goes without waiting: `unsent` is what is left. Raises `OSError`."""
         connection = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.socket = connection
-        self.unsent = self._request
+        self.unsent = b"" if self.connects else self.beginning()
         error = connection.connect_ex(self._address)
         if error not in (0, errno.EINPROGRESS):
             raise OSError(error, os.strerror(error))
+        if self.connects:
+            connection.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, RESET
+            )  # as after an answer: no port in TIME-WAIT
+            return connection
         self.send(connection)  # on the loopback, and to a Unix socket, the connection stands already
         return connection
+
+    def beginning(self) -> bytes:
+        """What is sent as soon as the connection stands. Raises `OSError`."""
+        return self._prelude + self.request
 
     def send(self, connection: socket.socket) -> None:
         """Send what is unsent, as far as that goes without waiting. Raises `OSError`."""
@@ -75,6 +102,18 @@ class Probe:
             self.unsent = self.unsent[connection.send(self.unsent) :]
         except BlockingIOError:
             return
+
+    def receive(self, connection: socket.socket, buffer: bytearray) -> bytes:
+        """The answer as far as it is there; `buffer` bounds it. Raises `OSError`."""
+        return bytes(memoryview(buffer)[: connection.recv_into(buffer, 0, socket.MSG_PEEK)])
+
+    def words(self, error: OSError) -> str:
+        """Why asking failed, for an operator."""
+        return words(error)
+
+    def release(self, connection: socket.socket) -> None:
+        """The question is over: close."""
+        connection.close()
 
     def judge(self, seen: bytes, names: NameTable) -> str | None:
         """What the beginning of an answer says: "" if it is good, else why not; None if more must be seen. Raises `BadResponse`."""
@@ -128,9 +167,9 @@ class Prober:
             return
         try:
             descriptor = probe.open().fileno()
-            self._epoll.register(descriptor, _ANSWER | select.EPOLLOUT if probe.unsent else _ANSWER)
+            self._epoll.register(descriptor, _ANSWER | select.EPOLLOUT if probe.unsent or probe.connects else _ANSWER)
         except OSError as error:
-            self._end(probe, words(error))
+            self._end(probe, probe.words(error))
         else:
             self._under_way[descriptor] = probe
 
@@ -142,7 +181,7 @@ class Prober:
         descriptor = connection.fileno()
         if self._under_way.pop(descriptor, None) is not None and self._epoll is not None:
             self._epoll.unregister(descriptor)
-        connection.close()
+        probe.release(connection)
 
     def look(self) -> None:
         """Read what has come by now."""
@@ -157,22 +196,25 @@ class Prober:
                 self._end(probe, reason)
 
     def _look_at(self, probe: Probe, connection: socket.socket, *, ended: bool) -> str | None:
+        if probe.connects:
+            error = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            return os.strerror(error).lower() if error else ""
         try:
             if probe.unsent:
                 probe.send(connection)
                 if probe.unsent:
                     return None
-            count = connection.recv_into(self._seen, 0, socket.MSG_PEEK)
-            reason = probe.judge(bytes(memoryview(self._seen)[:count]), self._names)
+            seen = probe.receive(connection, self._seen)
+            reason = probe.judge(seen, self._names)
         except BlockingIOError:
             return None
         except OSError as error:
-            return words(error)
+            return probe.words(error)
         except BadResponse as error:
             return f"not an HTTP answer: {error.detail}"
-        if reason is None and count == MAX_HEAD:
+        if reason is None and len(seen) >= MAX_HEAD:
             return f"not an HTTP answer: a response head of more than {MAX_HEAD} bytes"
-        return "connection closed before it answered" if reason is None and (ended or not count) else reason
+        return "connection closed before it answered" if reason is None and (ended or not seen) else reason
 
     def _end(self, probe: Probe, reason: str) -> None:
         self.drop(probe)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
-from bgproxy.config.schema import MAX_SERVICES
+from bgproxy.config.addresses import is_secure
+from bgproxy.config.schema import MAX_SERVICES, Health, SendProxy
 from bgproxy.config.schema import Service as Settings
 from bgproxy.control.places import Place
 from bgproxy.control.slots import Slots
 from bgproxy.errors import Busy, NotFound
 from bgproxy.model.pool import POOL_TABLE, POOLS, PoolEvent, PoolState
-from bgproxy.model.snapshot import PoolSpec, ServiceSpec, UpstreamSpec
+from bgproxy.model.snapshot import PoolSpec, ServiceSpec, TlsSpec, UpstreamSpec
 from bgproxy.model.upstream import UPSTREAM_TABLE, UpstreamEvent, UpstreamState
 from bgproxy.switchboard.layout import MAX_UPSTREAMS
 
@@ -95,6 +97,8 @@ class Pool:
         self.name = name
         self.version = ""
         self.urls: tuple[str, ...] = ()
+        self.tls = TlsSpec()
+        self.send_proxy: SendProxy = "off"
         self.by_hand: Mapping[str, str] = {}  # URL or upstream id -> "draining" or "maint"
         self.upstreams: list[Upstream] = []
         self.unresolved: list[tuple[str, str]] = []  # URLs without an address, and why
@@ -162,8 +166,14 @@ class Pool:
         Raises:
             Refused: there is no slot left; nothing was changed.
         """
-        known = {upstream.id: upstream for upstream in self.upstreams}
+        # With TLS and without it, one address is two upstreams: what is known of the one says nothing of the other.
+        former = {upstream.id: upstream for upstream in self.upstreams}
         wanted = {place.id: place for place in places}
+        known = {
+            upstream_id: upstream
+            for upstream_id, upstream in former.items()
+            if upstream_id not in wanted or is_secure(upstream.url) == is_secure(wanted[upstream_id].url)
+        }
         fresh: dict[str, Upstream] = {}
         try:
             for place in wanted.values():
@@ -179,7 +189,9 @@ class Pool:
             if upstream_id in wanted:
                 upstream.url = wanted[upstream_id].url  # may be written in another way
         self.upstreams = [known.get(upstream_id) or fresh[upstream_id] for upstream_id in wanted]
-        gone = [upstream for upstream_id, upstream in known.items() if upstream_id not in wanted]
+        gone = [
+            upstream for upstream_id, upstream in former.items() if upstream_id not in wanted or upstream_id in fresh
+        ]
         for upstream in gone:
             give_back(upstream.slot)
         return Placed(list(fresh.values()), gone)
@@ -190,14 +202,15 @@ class Pool:
             UpstreamSpec(upstream.id, upstream.slot, upstream.url, upstream.address, upstream.usable(live=live))
             for upstream in self.upstreams
         )
-        return PoolSpec(self.name, self.version, upstreams)
+        return PoolSpec(self.name, self.version, upstreams, self.tls, self.send_proxy)
 
 
 class Service:
     """A service: settings, both pools, and who is live."""
 
-    def __init__(self, name: str, slot: int, settings: Settings) -> None:
+    def __init__(self, name: str, slot: int, settings: Settings, *, tcp: bool = False) -> None:
         self.name = name
+        self.tcp = tcp  # a listener in mode tcp leads to it
         self.slot = slot
         self.settings = settings
         self.pools = (Pool(POOLS[0]), Pool(POOLS[1]))
@@ -210,6 +223,17 @@ class Service:
 
     def __repr__(self) -> str:
         return f"<Service {self.name} live={POOLS[self.live]} generation={self.generation}>"
+
+    def equip(self, tls: tuple[TlsSpec, TlsSpec]) -> list[Pool]:
+        """Have the pools spoken to as `tls` and the settings say; those for which that is another way than before."""
+        changed = []
+        for pool, found, settings in zip(
+            self.pools, tls, (self.settings.pools.blue, self.settings.pools.green), strict=True
+        ):
+            if (pool.tls, pool.send_proxy) != (found, settings.send_proxy):
+                pool.tls, pool.send_proxy = found, settings.send_proxy
+                changed.append(pool)
+        return changed
 
     def spec(self) -> ServiceSpec:
         """As the workers get it."""
@@ -227,7 +251,13 @@ class Service:
             preview=settings.preview,
             drain=settings.drain,
             expose_pool=settings.expose_pool,
+            tcp=self.tcp,
         )
+
+    def health(self) -> Health:
+        """How its upstreams are checked, with a type that is not `auto`."""
+        health = self.settings.health
+        return health if health.type != "auto" else replace(health, type="tcp" if self.tcp else "http")
 
 
 class Registry:

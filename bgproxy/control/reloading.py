@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from bgproxy.control.registry import Registry, Service
 from bgproxy.control.state import ServiceRecord, State
 from bgproxy.control.tallies import Tallies
 from bgproxy.control.tasks import Tasks
+from bgproxy.control.upstream_files import Both, all_of, both_of
 from bgproxy.control.watching import Watch
 from bgproxy.errors import BgproxyError, Busy, ConfigError, Refused, Unavailable
 from bgproxy.model.pool import POOLS, PoolEvent
@@ -51,13 +52,15 @@ class Difference:
     program: bool  # something that holds for all services
 
     @classmethod
-    def between(cls, old: Config, new: Config) -> Difference:
-        """Compare two configurations; services in the order of the files."""
+    def between(cls, old: Config, new: Config, renewed: Container[str] = ()) -> Difference:
+        """Compare two configurations; services in the order of the files. Those in `renewed` differ in what their files hold."""
         return cls(
             added=tuple(name for name in new.services if name not in old.services),
             removed=tuple(name for name in old.services if name not in new.services),
             changed=tuple(
-                name for name, found in new.services.items() if name in old.services and found != old.services[name]
+                name
+                for name, found in new.services.items()
+                if name in old.services and (found != old.services[name] or name in renewed)
             ),
             program=program_wide(old) != program_wide(new),
         )
@@ -185,7 +188,8 @@ class Reloader:
 
     async def _apply(self, config: Config, actor: Actor) -> dict[str, Any]:
         check_reloadable(self._config, config)
-        difference = Difference.between(self._config, config)
+        tls = await asyncio.to_thread(all_of, config)
+        difference = Difference.between(self._config, config, self._renewed(tls))
         claimed = list(self._registry.services.values())
         self._registry.claim(claimed, "a reload")
         taken: dict[str, int] = {}
@@ -209,7 +213,7 @@ class Reloader:
                 )
                 return with_slots(new, taken), [*drafts, told]
 
-            await self._ledger.change(make, lambda state: self._put(config, difference, state))
+            await self._ledger.change(make, lambda state: self._put(config, difference, tls, state))
             taken.clear()
             log_file_wins(won)
         finally:
@@ -224,6 +228,19 @@ class Reloader:
             "message": difference.sentence(),
             "generation": self._registry.generation,
             **difference.to_json(),
+        }
+
+    def _renewed(self, tls: Mapping[str, Both]) -> set[str]:
+        """The services of which a certificate, a key or an authority is another now; raises `Refused` if one cannot be used."""
+        if troubles := [f"{name}: {spec.trouble}" for name, both in tls.items() for spec in both if spec.trouble]:
+            raise Refused(
+                "What upstreams are to be verified with, or shown, cannot be used; nothing was changed.", troubles
+            )
+        known = self._registry.services
+        return {
+            name
+            for name, both in tls.items()
+            if name in known and tuple(pool.tls for pool in known[name].pools) != both
         }
 
     def _check_room(self, config: Config) -> None:
@@ -241,7 +258,7 @@ class Reloader:
         if len(wanted - known) > room:
             raise Refused(f"There is room for {room} more upstreams only; {len(wanted - known)} would be new.")
 
-    def _put(self, config: Config, difference: Difference, state: State) -> None:
+    def _put(self, config: Config, difference: Difference, tls: Mapping[str, Both], state: State) -> None:
         """The disk has it: put it in force. Nothing here waits, and the workers get it as one snapshot."""
         registry = self._registry
         registry.generation = state.generation
@@ -251,7 +268,7 @@ class Reloader:
             record = state.services[name]
             service = registry.services.get(name)
             if service is None:
-                service = registry.services[name] = make_service(name, config, record)
+                service = registry.services[name] = make_service(name, config, record, tls[name])
                 self._counters.begin_service(service.slot)
                 # Before the first snapshot that names it: a worker that knows a service reads its word.
                 self._board.settle(service.slot, service.live, monotonic(record.switched_at, self._now()))
@@ -263,6 +280,8 @@ class Reloader:
             for pool in service.pools:
                 self._watch.obey(service, pool)
             self._watch.renew(service, before)
+            for pool in service.equip(tls[name]):
+                self._watch.check_anew(service, pool)
         registry.services = {name: registry.services[name] for name in config.services}
         self._config = config
         self._take(config)
@@ -277,15 +296,25 @@ class Reloader:
         self._registry.service_slots.give_back(service.slot)
 
 
-def make_service(name: str, config: Config, record: ServiceRecord) -> Service:
-    """A service as the file and its record say; its upstreams come with `Watch.follow`."""
+def make_service(name: str, config: Config, record: ServiceRecord, tls: Both | None = None) -> Service:
+    """A service as the file and its record say; its upstreams come with `Watch.follow`. Without `tls`, files are read here."""
     if record.slot is None:
         raise AssertionError(f"{name} has no slot")
-    service = Service(name, record.slot, config.services[name])
+    service = Service(name, record.slot, config.services[name], tcp=name in config.tcp_services())
+    service.equip(tls or _read_at_start(name, config))
     take_over(service, record)
     service.live, service.previous, service.switched_at = record.live, record.previous, record.switched_at
     service.pools[service.live].step(PoolEvent.SWITCHED_TO)
     return service
+
+
+def _read_at_start(name: str, config: Config) -> Both:
+    """A reload can be refused; a start has to go on, and who needs what cannot be read is told so."""
+    both = both_of(config.services[name])
+    for pool, tls in zip(POOLS, both, strict=True):
+        if tls.trouble:
+            log.error("%s: no https:// upstream of %s can be reached: %s", name, pool, tls.trouble)
+    return both
 
 
 def monotonic(unix: float | None, now: float) -> float:

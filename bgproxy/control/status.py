@@ -93,6 +93,7 @@ class Status:
             "live": POOLS[service.live],
             "previous": None if service.previous is None else POOLS[service.previous],
             "switched_at": None if service.switched_at is None else rfc3339(service.switched_at),
+            "mode": "tcp" if service.tcp else "http",
             "match": {"hosts": list(settings.match.hosts), "path": settings.match.path},
             "sessions": {"mode": settings.sessions.mode, "on_switch": settings.sessions.on_switch},
             "pools": {pool.name: self._pool(service, index, pool) for index, pool in enumerate(service.pools)},

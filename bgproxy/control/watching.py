@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from bgproxy.config.addresses import is_secure
 from bgproxy.config.schema import Service as Settings
 from bgproxy.control.discovery import Discovery
 from bgproxy.control.events import Draft, EventLog
@@ -25,6 +26,10 @@ from bgproxy.model.upstream import UpstreamEvent, UpstreamState
 from bgproxy.switchboard.messages import UpstreamFailed
 
 log = logging.getLogger("bgproxy.health")
+
+#: What a check says before its question, by `send_proxy`: that it is the proxy's own, and nobody's for whom it speaks (LOCAL and
+#: UNKNOWN of "The PROXY protocol", sections 2.2 and 2.1).
+PRELUDES: Final = {"off": b"", "v1": b"PROXY UNKNOWN\r\n", "v2": b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"}
 
 #: Seconds that a start waits for the first addresses of names: a resolver that is down must not hold up everything else.
 FIRST_ADDRESSES: Final = 2.0
@@ -127,6 +132,11 @@ class Watch:
                 watched.judge = Judge(service.settings.health)
                 self._check(watched)
 
+    def check_anew(self, service: Service, pool: Pool) -> None:
+        """The pool's upstreams are spoken to in another way: ask them in that way."""
+        for upstream in pool.upstreams:
+            self._check(self._watched[_key(service, pool, upstream)])
+
     def forget(self, service: Service) -> None:
         """The service is gone."""
         for index, pool in enumerate(service.pools):
@@ -228,8 +238,10 @@ class Watch:
             key,
             url=upstream.url,
             address=upstream.address,
-            settings=watched.service.settings.health,
+            settings=watched.service.health(),
             fast=lambda: upstream.state is UpstreamState.CHECKING,
+            tls=watched.pool.tls if is_secure(upstream.url) else None,
+            prelude=PRELUDES[watched.pool.send_proxy],
         )
 
     def _checked(self, key: str, result: CheckResult) -> None:

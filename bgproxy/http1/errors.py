@@ -21,3 +21,10 @@ class BadResponse(ProtocolError):  # noqa: N818 - the counterpart
 
     def __init__(self, detail: str) -> None:
         super().__init__(502, detail)
+
+
+class LastHop(BadRequest):
+    """Not a mistake: an OPTIONS that may go no further, so that it is answered here (RFC 9110 section 7.6.2)."""
+
+    def __init__(self) -> None:
+        super().__init__(200, "Max-Forwards is 0")

@@ -26,6 +26,7 @@ DATE: Final = 11
 EXTRA: Final = 12  # named by a service: its preview header
 MAX_FORWARDS: Final = 13
 REPEATING: Final = 14  # as PLAIN, and its lines are worth remembering
+VIA: Final = 15
 
 _KINDS: Final = {
     b"host": HOST,
@@ -44,6 +45,7 @@ _KINDS: Final = {
     b"x-request-id": REQUEST_ID,
     b"date": DATE,
     b"max-forwards": MAX_FORWARDS,
+    b"via": VIA,
     b"keep-alive": DROP,
     b"proxy-connection": DROP,
     b"te": DROP,
@@ -131,11 +133,12 @@ _LONGEST_LINE: Final = 256
 class NameTable:
     """The memory of names for one direction of one worker.
 
-    `extra` are lower-case names that services ask for (preview headers).
+    `extra` are lower-case names that services ask for (preview headers), `pseudonym` is what `Via` calls us.
     """
 
-    def __init__(self, extra: frozenset[bytes] = frozenset()) -> None:
+    def __init__(self, extra: frozenset[bytes] = frozenset(), pseudonym: bytes = b"") -> None:
         self.extra = extra
+        self.pseudonym = pseudonym  # in lower case
         self.known: dict[bytes, int] = {}
         self.hosts: dict[bytes, bytes] = {}  # Host values that were judged -> their host names
         #: Whole lines that were judged, of fields that tell what a client is and not who: many clients send the same.

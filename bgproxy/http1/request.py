@@ -27,6 +27,7 @@ from bgproxy.http1.names import (
     REQUEST_ID,
     TRANSFER_ENCODING,
     UPGRADE,
+    VIA,
     NameTable,
 )
 
@@ -63,7 +64,8 @@ class RequestFields:
     chunked: bool = False
     upgrade: bytes = b""  # the Upgrade value where Connection nominates it; b"" otherwise
     expect: bool = False  # Expect: 100-continue
-    max_forwards: int = -1
+    max_forwards: int = -1  # -2: it is no number, or there are two
+    again: bool = True  # the block may be met again: of HTTP/1.1, and nothing in it goes by the method
     cookies: bytes = b""  # all Cookie lines, joined as RFC 6265 section 5.4 would
     request_id: bytes = b""
     forwarding: tuple[tuple[bytes, bytes], ...] = ()  # X-Forwarded-* and kin as sent: (lower name, value)
@@ -212,6 +214,7 @@ def parse_request_fields(
     """
     fields = RequestFields()
     fields.minor = minor
+    fields.again = minor == 1
     lines = block.split(b"\r\n")
     total = len(lines) - 1  # behind the last CRLF stands nothing
     if total > max_headers:
@@ -302,7 +305,16 @@ def parse_request_fields(
             fields.extra[name.lower()] = value
             kept.append(line)
         elif kind == MAX_FORWARDS:
-            fields.max_forwards = parse_content_length(value)
+            # What it asks for goes by the method, which is not known here, and is another one in the next request.
+            first = fields.max_forwards == -1
+            fields.max_forwards = parse_content_length(value) if first else -2
+            if fields.max_forwards == -1:
+                fields.max_forwards = -2
+            fields.again = False
+            kept.append(line)
+        elif kind == VIA:
+            if is_in_via(value, names.pseudonym):
+                raise BadRequest(508, "it has been here before, says its Via: an upstream leads back to this bgproxy")
             kept.append(line)
         else:
             kept.append(line)
@@ -409,6 +421,15 @@ def cookie_value(cookies: bytes, name: bytes) -> bytes:
         if separator and key.strip(OWS) == name:
             return value.strip(OWS).strip(b'"')
     return b""
+
+
+def is_in_via(via: bytes, pseudonym: bytes) -> bool:
+    """Whether a Via says that a message came through who calls itself so, given in lower case (RFC 9110 section 7.6.3)."""
+    for entry in via.lower().split(b","):
+        parts = entry.split()
+        if len(parts) > 1 and parts[1] == pseudonym:
+            return True
+    return False
 
 
 def is_token(text: bytes) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bgproxy.config.schema import Balance, Drain, Limits, Preview, Retries, Sessions, Timeouts
+from bgproxy.config.schema import Balance, Drain, Limits, Preview, Retries, SendProxy, Sessions, Timeouts
 
 #: A numeric host and a port, or the path of a Unix socket: workers never resolve names.
 Address = tuple[str, int] | str
@@ -26,12 +26,26 @@ class UpstreamSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSpec:
+    """How the `https://` upstreams of a pool are spoken to. The controller reads the files; who connects gets their bytes."""
+
+    verify: bool = True
+    server_name: str = ""  # asked for and looked for in the certificate; empty: the host of each URL
+    authorities: bytes = field(default=b"", repr=False)  # PEM; none: those of this machine
+    chain: bytes = field(default=b"", repr=False)  # PEM, shown to who asks for it; none: nothing is shown
+    secret: bytes = field(default=b"", repr=False)  # PEM: its private key
+    trouble: str = ""  # why the files cannot be used; then no connection is made
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSpec:
     """One pool of a service."""
 
     name: str
     version: str
     upstreams: tuple[UpstreamSpec, ...]
+    tls: TlsSpec = TlsSpec()
+    send_proxy: SendProxy = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,7 @@ class ServiceSpec:
     preview: Preview
     drain: Drain
     expose_pool: bool
+    tcp: bool = False  # a listener in mode tcp leads to it, and no route
 
 
 @dataclass(frozen=True, slots=True)

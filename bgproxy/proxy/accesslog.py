@@ -19,6 +19,7 @@ from bgproxy.http1.request import printable
 if TYPE_CHECKING:
     from bgproxy.proxy.client import ClientConnection
     from bgproxy.proxy.exchange import Exchange
+    from bgproxy.proxy.tcp import Stream
 
 _PIECE: Final = 4096  # PIPE_BUF on Linux
 _SHORT_TARGET: Final = 1500  # what is kept of a target where its line would not fit a piece
@@ -62,6 +63,23 @@ class AccessLog:
                 "bytes_out": exchange.bytes_out,
                 "request_id": printable(client.request_id()),
                 "closed": client.closed_because or None,
+            }
+        )
+
+    def write_stream(self, stream: Stream, seconds: float) -> None:
+        """Note a connection in mode tcp that has ended."""
+        upstream = stream.upstream
+        self._add(
+            {
+                "time": datetime.fromtimestamp(time.time() - seconds, UTC).isoformat(timespec="milliseconds"),
+                "service": stream.service.name,
+                "pool": stream.pool.name,
+                "upstream": upstream.id if upstream is not None else None,
+                "client": stream.client.peer,
+                "duration_ms": round(seconds * 1000, 3),
+                "bytes_in": stream.bytes_in,
+                "bytes_out": stream.bytes_out,
+                "closed": stream.closed_because,
             }
         )
 

@@ -11,6 +11,8 @@ from typing import Final
 RETRY_AFTER: Final = 1
 
 _CLOSE: Final = b"Connection: close\r\n"
+#: What may be asked of a service, in general; what of it an upstream serves is its own business.
+_ALLOW: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
 
 
 def reason_phrase(status: int) -> str:
@@ -62,9 +64,24 @@ def answer(
         head += b"Proxy-Status: bgproxy; error=%b\r\n" % error.encode()
     if retry_after:
         head += b"Retry-After: %d\r\n" % retry_after
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        head += _ALLOW  # RFC 9110 section 15.5.6
     if close:
         head += _CLOSE
     return head + b"\r\n" if head_only else head + b"\r\n" + body
+
+
+def answer_options(request_id: bytes) -> bytes:
+    """The answer to an OPTIONS that ends here (RFC 9110 sections 7.6.2 and 9.3.7); the connection ends with it."""
+    return b"".join(
+        [
+            b"HTTP/1.1 200 OK\r\nDate: %b\r\nContent-Length: 0\r\n" % formatdate(usegmt=True).encode(),
+            _ALLOW,
+            b"X-Request-ID: %b\r\n" % request_id,
+            _CLOSE,
+            b"\r\n",
+        ]
+    )
 
 
 def wants_json(block: bytes) -> bool:

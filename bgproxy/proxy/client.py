@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from bgproxy.http1.chunked import ChunkedBody
-from bgproxy.http1.errors import BadRequest, ProtocolError
+from bgproxy.http1.errors import BadRequest, LastHop, ProtocolError
 from bgproxy.http1.request import MAX_LINE, parse_request_line, without_empty_lines
 from bgproxy.model.connection import CLIENT_STEPS, illegal
-from bgproxy.proxy.answers import answer, wants_json
+from bgproxy.proxy.answers import answer, answer_options, wants_json
 from bgproxy.proxy.balance import pick
 from bgproxy.proxy.choice import Memory, choose, remember
 from bgproxy.proxy.exchange import BEGUN, Exchange
@@ -131,7 +131,7 @@ class ClientConnection(RequestHeads):
                 if known is not None and known.listener is self.listener:
                     self.learn_from(known)
         self.id_prefix = f"{context.id_base}{context.accepted:06x}-".encode()
-        if len(context.clients) >= context.max_connections and not context.make_room():
+        if context.full() and not context.make_room():
             context.refused += 1
             self._turn_away("too many connections")
             return
@@ -277,8 +277,13 @@ class ClientConnection(RequestHeads):
                     break
                 data = self.buffer
                 self.buffer = b""
+        except LastHop as last:
+            self._answer_options(last.detail)
         except ProtocolError as error:
-            self.refuse(error.status, "http_request_error", error.detail, close=True)
+            looped = error.status == 508
+            self.refuse(
+                error.status, "proxy_loop_detected" if looped else "http_request_error", error.detail, close=True
+            )
         finally:
             self.running = False
 
@@ -508,8 +513,10 @@ class ClientConnection(RequestHeads):
             self.buffer = rest
         self.refuse(status, error, detail, close=not bodyless, extra=extra)
 
-    def refuse(self, status: int, error: str, detail: str, *, close: bool, extra: bytes = b"") -> None:
-        """Answer with an error of our own; `extra` are further lines of its head."""
+    def refuse(
+        self, status: int, error: str, detail: str, *, close: bool, extra: bytes = b"", public: str = ""
+    ) -> None:
+        """Answer with an error of our own; `extra` are further lines of its head, `public` what the client reads for `detail`."""
         context = self.context
         exchange = self.exchange
         if exchange is None and self.state != BUSY:  # not a request at all, so not one that an id was given to
@@ -526,7 +533,14 @@ class ClientConnection(RequestHeads):
         as_json = wants_json(self.rest)
         extra = self.listener.hsts + extra
         data = answer(
-            status, error, detail, request_id, close=close, as_json=as_json, head_only=self.head_only, extra=extra
+            status,
+            error,
+            public or detail,
+            request_id,
+            close=close,
+            as_json=as_json,
+            head_only=self.head_only,
+            extra=extra,
         )
         self.closed_because = detail
         self.write(data)
@@ -537,6 +551,15 @@ class ClientConnection(RequestHeads):
         elif context.access_log is not None:
             context.access_log.write_refused(self, status, detail, request_id)
         self.answered(keep=not close, linger=True)
+
+    def _answer_options(self, why: str) -> None:
+        """An OPTIONS that goes no further: answered here, and the connection ends, as it may have a body."""
+        request_id = self.id_prefix + str(self.number).encode()
+        self.closed_because = why
+        self.write(answer_options(request_id))
+        if self.context.access_log is not None:
+            self.context.access_log.write_refused(self, 200, why, request_id)
+        self.answered(keep=False, linger=True)
 
     def answered(self, *, keep: bool, linger: bool = False) -> None:
         """The answer is complete: take up the next request, or end."""

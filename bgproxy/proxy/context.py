@@ -24,6 +24,7 @@ from bgproxy.switchboard.board import Switchboard
 if TYPE_CHECKING:
     from bgproxy.proxy.accesslog import AccessLog
     from bgproxy.proxy.client import ClientConnection
+    from bgproxy.proxy.tcp import Stream
     from bgproxy.proxy.upstream import UpstreamConnection
 
 #: Seconds between two sweeps: time-outs and drain deadlines are this exact.
@@ -45,12 +46,16 @@ class Context:
         self.workers = workers
         self.cells = board.area(index)
         self.clients: set[ClientConnection] = set()
+        self.streams: set[Stream] = set()  # in mode tcp, a connection of a client and one to an upstream each
+        self.waiting = 0  # connections of which a PROXY header is awaited
         self.recent: dict[str, ClientConnection] = {}  # the last that ended, by address
         self.servers: set[UpstreamConnection] = set()
         self.services: dict[str, Service] = {}
         self.routes = Routes([])
         self.generation = 0  # of the services and of what holds for all of them; what was derived from them notes it
-        self.request_names = NameTable()
+        self.pseudonym = board.pseudonym
+        self.via_tail = b"\r\nVia: 1.1 %b\r\nX-Request-ID: " % self.pseudonym  # behind what a listener adds
+        self.request_names = NameTable(frozenset(), self.pseudonym)
         self.response_names = NameTable()
         self.limits = Limits()
         self.short_head = 0  # bytes; a head up to this breaks no limit of size
@@ -75,6 +80,7 @@ class Context:
         self.refused: int = self.cells[layout.W_REFUSED]
         self.unmatched: int = self.cells[layout.W_UNMATCHED]
         self.bad_requests: int = self.cells[layout.W_BAD_REQUESTS]
+        self.unintroduced: int = self.cells[layout.W_PROXY_REFUSED]
         self.hits: list[int] = list(self.cells[layout.W_LIMITS : layout.W_LIMITS + layout.LIMIT_COUNT])
         self.cells[layout.W_CONNECTIONS] = 0
         self.id_base = os.urandom(4).hex()  # request ids of this process begin with it
@@ -113,7 +119,7 @@ class Context:
                     pool.ready = []
                     pool.cells = None
                     for upstream in pool.upstreams:
-                        upstream.usable = False  # its connections are not kept when their requests end
+                        upstream.set_usable(False)  # its connections are not kept when their requests end
         for spec in specs:
             known = self.services.get(spec.name)
             if known is None:
@@ -132,7 +138,7 @@ class Context:
 
     def _judge_anew(self, extra: frozenset[bytes]) -> None:
         """Begin with an empty table of names; what connections have decided by the old one is not to be trusted."""
-        self.request_names = NameTable(extra)
+        self.request_names = NameTable(extra, self.pseudonym)
         self.recent.clear()
         for client in self.clients:
             client.forget()
@@ -196,7 +202,7 @@ class Context:
 
         False if there is no room, because all of them are in use.
         """
-        if len(self.servers) < self.max_servers:
+        if len(self.servers) + len(self.streams) < self.max_servers:
             return True
         idle: list[tuple[float, int, UpstreamConnection]] = []
         for number, server in enumerate(self.servers):
@@ -237,6 +243,8 @@ class Context:
         now = self.now
         for client in [client for client in self.clients if client.is_due(now)]:
             client.due(now)
+        for stream in [stream for stream in self.streams if stream.is_due(now)]:
+            stream.due(now)
         for server in [server for server in self.servers if 0.0 < server.deadline <= now]:
             server.due()
         for client, why in self.slow.look(self.clients, now):
@@ -248,11 +256,12 @@ class Context:
         cells = self.cells
         for service in self.services.values():
             self.flush_service(service)
-        cells[layout.W_CONNECTIONS] = len(self.clients)
+        cells[layout.W_CONNECTIONS] = self.connections()
         cells[layout.W_ACCEPTED] = self.accepted
         cells[layout.W_REFUSED] = self.refused
         cells[layout.W_UNMATCHED] = self.unmatched
         cells[layout.W_BAD_REQUESTS] = self.bad_requests
+        cells[layout.W_PROXY_REFUSED] = self.unintroduced
         for index, count in enumerate(self.hits):
             cells[layout.W_LIMITS + index] = count
         if self.access_log is not None:
@@ -271,6 +280,14 @@ class Context:
         for service in self.services.values():
             for pool in service.pools:
                 pool.age_sessions()
+
+    def connections(self) -> int:
+        """How many clients are connected, in whatever mode."""
+        return len(self.clients) + len(self.streams) + self.waiting
+
+    def full(self) -> bool:
+        """Whether there are as many as this worker may have."""
+        return self.connections() >= self.max_connections
 
     # --- what happens -----------------------------------------------------------------------------------------------
 

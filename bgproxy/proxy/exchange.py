@@ -119,7 +119,9 @@ class Exchange:
         else:
             server.start(self, False)
 
-    def unreachable(self, upstream: Upstream, reason: str, *, timed_out: bool) -> None:
+    def unreachable(
+        self, upstream: Upstream, reason: str, *, timed_out: bool, error: str = "connection_refused"
+    ) -> None:
         """No connection could be made: nothing was sent, so another upstream may get any request."""
         self.context.report(upstream, reason)
         if self.done or self.upstream is not upstream:
@@ -129,7 +131,7 @@ class Exchange:
         if timed_out:
             self.fail(504, "connection_timeout", f"upstream {upstream.id}: {reason}")
         else:
-            self.fail(502, "connection_refused", f"upstream {upstream.id}: {reason}")
+            self.fail(502, error, f"upstream {upstream.id}: {reason}", _public(error))
 
     def no_descriptor(self) -> None:
         """This process can open no connection to anybody: not the upstream's fault, and another one would not help."""
@@ -235,7 +237,7 @@ class Exchange:
                 return
         self.server = None
         self.context.report(upstream, reason)
-        self.fail(502, error, f"upstream {upstream.id}: {reason}")
+        self.fail(502, error, f"upstream {upstream.id}: {reason}", _public(error))
 
     # --- the answer -------------------------------------------------------------------------------------------------
 
@@ -287,13 +289,13 @@ class Exchange:
         if context.access_log is not None:
             context.access_log.write(self, took)
 
-    def fail(self, status: int, error: str, detail: str) -> None:
-        """Answer with an error of our own; nothing of an answer has been sent."""
+    def fail(self, status: int, error: str, detail: str, public: str = "") -> None:
+        """Answer with an error of our own; nothing of an answer has been sent. See `ClientConnection.refuse`."""
         if self.done:
             return
         self._let_go()
         self.status = status
-        self.client.refuse(status, error, detail, close=not self.request_done)
+        self.client.refuse(status, error, detail, close=not self.request_done, public=public)
 
     def abort(self, reason: str) -> None:
         """End in the middle of an answer: the client sees that it is cut short, by a connection that ends early."""
@@ -329,6 +331,13 @@ class Exchange:
             self.server = None
             server.exchange = None
             server.close()
+
+
+def _public(error: str) -> str:
+    """What a client may know where the reason tells of certificates and files; empty where it may know it all."""
+    if error.startswith("tls_") or error == "proxy_configuration_error":
+        return "no secure connection to the upstream could be made"
+    return ""
 
 
 def _load(upstream: Upstream) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from bgproxy.http1.bytesets import TARGET_TABLE
-from bgproxy.http1.errors import BadRequest
+from bgproxy.http1.errors import BadRequest, LastHop
 from bgproxy.http1.request import (
     MAX_LINE,
     METHODS,
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 #: The ends of heads: the number of a request on its connection ends its id.
 _ENDS: Final = [b"%d\r\n\r\n" % number for number in range(1000)]
+#: Methods that a block which was met may come with; TRACE is looked at closely each time.
+_REMEMBERED: Final = frozenset(METHODS) - {b"TRACE"}
+_SPECIAL: Final = frozenset({b"CONNECT", b"TRACE"})
+#: What a client proves itself by: a TRACE goes on without, so that no upstream can echo it (RFC 9110 section 9.3.8).
+_CREDENTIALS: Final = frozenset({b"cookie", b"authorization", b"proxy-authorization"})
 
 
 class Listener:
@@ -45,7 +50,7 @@ class Listener:
         #: What stands between the client's address and the host in most heads.
         self.proto = b"\r\nX-Forwarded-Proto: " + self.scheme + b"\r\nX-Forwarded-Host: "
         #: What follows X-Forwarded-Host in most heads.
-        self.tail = b"\r\nX-Forwarded-Port: %b\r\nVia: 1.1 bgproxy\r\nX-Request-ID: " % self.port
+        self.tail = b"\r\nX-Forwarded-Port: " + self.port
 
 
 class RequestHeads:
@@ -95,7 +100,7 @@ class RequestHeads:
             return False
         method = parts[0]
         target = parts[1]
-        if not target.startswith(b"/") or target.translate(TARGET_TABLE) != target or method not in METHODS:
+        if not target.startswith(b"/") or target.translate(TARGET_TABLE) != target or method not in _REMEMBERED:
             return False
         if forwarded:
             self.forwarded = forwarded
@@ -119,7 +124,7 @@ class RequestHeads:
         self.method = method
         self.head_only = method == b"HEAD"
         block = data[line_end + 2 : end + 2]
-        if not target.startswith(b"/") or method == b"CONNECT":
+        if not target.startswith(b"/") or method in _SPECIAL:
             self._other_form(method, target, minor, block)
             return
         self.target = target
@@ -130,7 +135,7 @@ class RequestHeads:
         self.forwarded = self.fields.forwarded
         self._set_tail()
         self.rest = data[line_end + 2 : end + 4]
-        self.rest_size = len(self.rest) if minor else 0
+        self.rest_size = len(self.rest) if self.fields.again else 0
 
     def forget(self) -> None:
         """What was decided about the last block holds no more: another table of names, other limits."""
@@ -148,14 +153,14 @@ class RequestHeads:
         self.tail_usual = other.tail_usual
 
     def _other_form(self, method: bytes, target: bytes, minor: int, block: bytes) -> None:
-        """A target that is no path: `*`, or a URL, whose authority replaces Host (RFC 9112 section 3.2)."""
+        """A target that is no path: `*`, or a URL, whose authority replaces Host (RFC 9112 section 3.2); or TRACE."""
         authority = b""
         if method == b"CONNECT":
             raise BadRequest(501, "CONNECT is not served here")
         if target == b"*":
             if method != b"OPTIONS":
                 raise BadRequest(400, "the target * goes with OPTIONS only")
-        else:
+        elif not target.startswith(b"/"):
             authority, path = split_absolute(target)
             if not authority:
                 raise BadRequest(400, "the target is a URL without a host")
@@ -169,7 +174,36 @@ class RequestHeads:
         self.line = b"%b %b HTTP/1.1\r\n" % (method, target)
         self.rest = block  # of which our own errors want to know what the client accepts
         self.fields.places = []  # another block with this authority is another matter
+        if method == b"TRACE":
+            self._clear_trace()
         self._set_tail()
+
+    def _clear_trace(self) -> None:
+        """A TRACE has no body, and goes on without what must not be echoed (RFC 9110 section 9.3.8)."""
+        if self.fields.bodied:
+            raise BadRequest(400, "TRACE with a body")
+        lines = self.forwarded.split(b"\r\n")
+        kept = [line for line in lines if line.partition(b":")[0].lower() not in _CREDENTIALS]
+        self.forwarded = b"\r\n".join(kept)
+
+    def _count_hop(self) -> None:
+        """Max-Forwards: TRACE and OPTIONS go on so many times, and no more (RFC 9110 section 7.6.2)."""
+        method = self.method
+        left = self.fields.max_forwards
+        if method != b"TRACE" and method != b"OPTIONS":  # noqa: PLR1714 - a set is made anew each time by mypyc
+            return
+        if left < 0:
+            raise BadRequest(400, "Max-Forwards is not one number")
+        if not left:
+            if method == b"OPTIONS":
+                raise LastHop
+            raise BadRequest(405, "TRACE is not answered here")
+        lines = self.forwarded.split(b"\r\n")
+        for index, line in enumerate(lines):
+            name = line.partition(b":")[0]
+            if name.lower() == b"max-forwards":
+                lines[index] = b"%b: %d" % (name, left - 1)
+        self.forwarded = b"\r\n".join(lines)
 
     def head(self) -> bytes:
         """The head as it goes to the upstream."""
@@ -182,18 +216,20 @@ class RequestHeads:
     def _set_tail(self) -> None:
         """Make what we add to a block: who the client is, how it came, and the request's id."""
         fields = self.fields
-        usual = fields.minor == 1 and not self.trusted and not fields.upgrade
+        usual = fields.again and not self.trusted and not fields.upgrade
         if usual and fields.host:
             if not self.tail_usual or fields.host != self.tail_host:
                 peer = self.peer.encode() or b"unknown"
                 host = fields.host
                 pieces = [b"X-Forwarded-For: ", peer, self.listener.proto, host]
-                self.tail = b"".join([*pieces, self.listener.tail])
+                self.tail = b"".join([*pieces, self.listener.tail, self.context.via_tail])
                 self.tail_host = host
                 self.tail_usual = True
             self.fixed_id = False
             return
         self.tail_usual = False
+        if fields.max_forwards != -1:
+            self._count_hop()
         forwarding: dict[bytes, bytes] = {}
         if self.trusted:
             for name, value in fields.forwarding:
@@ -211,7 +247,7 @@ class RequestHeads:
             forwarding.get(b"x-forwarded-host", fields.host),
             b"\r\nX-Forwarded-Port: ",
             forwarding.get(b"x-forwarded-port", self.listener.port),
-            b"\r\nVia: 1.%d bgproxy\r\n" % fields.minor,
+            b"\r\nVia: 1.%d %b\r\n" % (fields.minor, self.context.pseudonym),
         ]
         lines.extend(
             b"%b: %b\r\n" % (name, forwarding[name]) for name in (b"forwarded", b"x-real-ip") if name in forwarding

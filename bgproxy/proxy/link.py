@@ -97,7 +97,9 @@ class Link(asyncio.Protocol):
         most = 0
         for service, index in message.pools:
             pool = self._pool(service, index)
-            if pool is None or not pool.ready or pool.draining_since >= 0.0:  # one that drains keeps no connection
+            if pool is None or pool.service.tcp or not pool.ready:
+                continue
+            if pool.draining_since >= 0.0:  # one that drains keeps no connection
                 continue
             needed = _used_lately(context, pool.service.pools[context.board.live(pool.service.slot)])
             share = min(max(-(-needed // len(pool.ready)), 1), _MOST_WARM)

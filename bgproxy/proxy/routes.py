@@ -16,6 +16,8 @@ class Routes:
         self.wildcard: dict[bytes, list[Service]] = {}
         self.any: list[Service] = []
         for service in services:
+            if service.tcp:
+                continue
             hosts = service.spec.hosts
             if not hosts:
                 self.any.append(service)

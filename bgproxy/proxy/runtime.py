@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from bgproxy.config.addresses import host_of, is_secure
 from bgproxy.model.classes import CLASS_NAMES
-from bgproxy.model.snapshot import PoolSpec, ServiceSpec, UpstreamSpec
+from bgproxy.model.snapshot import PoolSpec, ServiceSpec, TlsSpec, UpstreamSpec
 from bgproxy.proxy.balance import SOURCE_HASH, Ring, balance_code
 from bgproxy.proxy.sessions import SessionRules, tag_of
 from bgproxy.switchboard import layout
@@ -32,7 +33,14 @@ class Upstream:
         self.slot = spec.slot
         self.url = spec.url
         self.pool = pool
-        self.usable = spec.usable
+        self.secure = is_secure(spec.url)
+        self.server_name = ""  # asked for in TLS, and looked for in the certificate
+        if self.secure:
+            self.server_name = pool.tls.server_name or host_of(spec.url)
+        self.send_proxy: str = pool.send_proxy
+        self.usable = False  # new requests may go to it
+        self.keeps = False  # a connection may be kept for the next request
+        self.set_usable(spec.usable)
         self.path = ""  # of a Unix socket
         self.host = ""
         self.port = 0
@@ -54,6 +62,11 @@ class Upstream:
     def __repr__(self) -> str:
         return f"<Upstream {self.id} usable={self.usable} in_flight={self.in_flight} idle={len(self.idle)}>"
 
+    def set_usable(self, usable: bool) -> None:
+        """Whether new requests may go to it. What begins with the address of one client is of no use to the next."""
+        self.usable = usable
+        self.keeps = usable and self.send_proxy == "off"
+
 
 def _authority(url: str) -> bytes:
     rest = url.partition("://")[2]
@@ -68,6 +81,8 @@ class Pool:
         self.index = index
         self.name = ""
         self.version = ""
+        self.tls = TlsSpec()
+        self.send_proxy: str = "off"
         self.upstreams: list[Upstream] = []
         self.ready: list[Upstream] = []  # those that new requests may go to
         self.by_tag: dict[bytes, Upstream] = {}
@@ -80,6 +95,8 @@ class Pool:
         self.bytes_out = 0
         self.duration_us = 0.0
         self.retries = 0
+        self.streams = 0  # of a tcp service: connections that have ended
+        self.streams_failed = 0  # of those, the ones that no upstream could be reached for
         self.unsafe = 0
         self.buckets = [0] * layout.BUCKET_COUNT
         self.codes = [0] * len(layout.CODE_LIST)
@@ -96,16 +113,22 @@ class Pool:
         return f"<Pool {self.service.name}/{self.name} ready={len(self.ready)} in_flight={self.in_flight}>"
 
     def update(self, spec: PoolSpec, cells: memoryview) -> list[Upstream]:
-        """Take a new spec; upstreams that stay keep their connections. Returns those that are gone."""
+        """Take a new spec; upstreams that stay, and are spoken to as before, keep their connections. Returns those that are gone."""
         self.cells = cells
         self.name = spec.name
         self.version = spec.version
+        anew = spec.tls != self.tls
+        otherwise = spec.send_proxy != self.send_proxy
+        if anew or otherwise:
+            self.flush(cells)  # some begin anew, and go on counting from their cells
+        self.tls = spec.tls
+        self.send_proxy = spec.send_proxy
         before = {upstream.id: upstream for upstream in self.upstreams}
         self.upstreams = []
         for upstream_spec in spec.upstreams:
             known = before.pop(upstream_spec.id, None)
-            if known is not None and known.slot == upstream_spec.slot:
-                known.usable = upstream_spec.usable
+            if known is not None and known.slot == upstream_spec.slot and not (otherwise or (anew and known.secure)):
+                known.set_usable(upstream_spec.usable)
                 self.upstreams.append(known)
             else:
                 if known is not None:
@@ -117,7 +140,7 @@ class Pool:
             self.ring = Ring([upstream.id for upstream in self.upstreams])
         gone = list(before.values())
         for upstream in gone:
-            upstream.usable = False
+            upstream.set_usable(False)
         return gone
 
     def adopt(self, cells: memoryview) -> None:
@@ -133,6 +156,8 @@ class Pool:
         self.bytes_out = cells[base + layout.BYTES_OUT]
         self.duration_us = float(cells[base + layout.DURATION_US])
         self.retries = cells[base + layout.RETRIES]
+        self.streams = cells[base + layout.STREAMS]
+        self.streams_failed = cells[base + layout.STREAMS_FAILED]
         cells[base + layout.UNSAFE] = 0
         cells[base + layout.SESSIONS] = 0
         self.buckets = [cells[base + layout.BUCKETS + index] for index in range(layout.BUCKET_COUNT)]
@@ -186,6 +211,8 @@ class Pool:
         cells[base + layout.BYTES_OUT] = self.bytes_out
         cells[base + layout.DURATION_US] = int(self.duration_us)
         cells[base + layout.RETRIES] = self.retries
+        cells[base + layout.STREAMS] = self.streams
+        cells[base + layout.STREAMS_FAILED] = self.streams_failed
         cells[base + layout.UNSAFE] = self.unsafe
         cells[base + layout.SESSIONS] = len(self.seen_before) + self.fresh
         for index, count in enumerate(self.buckets):
@@ -209,6 +236,7 @@ class Service:
     def __init__(self, spec: ServiceSpec) -> None:
         self.name = spec.name
         self.slot = spec.slot
+        self.tcp = spec.tcp  # only a listener in mode tcp leads to it
         self.pools = [Pool(self, 0), Pool(self, 1)]
         self.spec = spec
         self.path = b"/"
@@ -226,6 +254,7 @@ class Service:
 
     def update(self, spec: ServiceSpec, session_key: bytes, cells: memoryview) -> list[Upstream]:
         """Take a new spec; returns the upstreams that are gone."""
+        self.tcp = spec.tcp
         self.spec = spec
         self.path = spec.path.encode("ascii", "surrogateescape")
         self.balance = balance_code(spec.balance)

@@ -52,6 +52,7 @@ class UpstreamConnection:
     until_close: bool = False
     chunks: ChunkedBody | None = None
     keep: bool = True  # may be used again after this answer
+    ended: bool = False  # it has said that nothing more comes: over TLS, an answer that is cut short is told by that
     rechunk: bool = False  # a body that ends with the connection is chunked for the client
     client_keep: bool = True
     gap: bool = False  # an interim response has just ended
@@ -128,7 +129,7 @@ class UpstreamConnection:
         """Keep it for the next request, if there may be one."""
         upstream = self.upstream
         context = self.context
-        if not upstream.usable or upstream.pool.draining_since >= 0.0 or context.stopping:
+        if not upstream.keeps or upstream.pool.draining_since >= 0.0 or context.stopping:
             self.close()
             return
         self.deadline = context.now + context.timeouts.upstream_idle
@@ -152,19 +153,27 @@ class UpstreamConnection:
         if tunnel is not None:
             tunnel.end()
         elif exchange is not None:
-            if state == ANSWERING and self.until_close and exc is None:
+            if state == ANSWERING and self.until_close and exc is None and (self.ended or not upstream.secure):
                 self._end_of_body(exchange)
             else:
                 reason = "connection closed" if exc is None else str(exc).lower() or "connection reset"
+                error = "connection_terminated"
+                if exc is not None and upstream.secure:
+                    from bgproxy.proxy.upstream_tls import why_lost  # noqa: PLC0415 - it imports ssl
+
+                    text, word = why_lost(exc, upstream)
+                    reason = text or reason
+                    error = word or error
                 reason += " within its answer" if state == ANSWERING else " before it answered"
-                exchange.server_lost(reused=self.reused, reason=reason, error="connection_terminated")
+                exchange.server_lost(reused=self.reused, reason=reason, error=error)
         self.transport = None
         self.write = _no_write
 
     def eof_received(self) -> bool:
         """The upstream sends no more; a tunnel may still be written to."""
+        self.ended = True
         if self.state == TUNNEL and self.tunnel is not None:
-            return self.tunnel.server_eof()
+            return self.tunnel.server_eof() and not self.upstream.secure  # TLS ends both directions
         return False
 
     def close(self) -> None:

@@ -17,7 +17,9 @@ from bgproxy.proxy import descriptors
 from bgproxy.proxy.client import ClientConnection
 from bgproxy.proxy.context import SWEEP, Context
 from bgproxy.proxy.heads import Listener
+from bgproxy.proxy.introduced import IntroducedServer
 from bgproxy.proxy.link import Link
+from bgproxy.proxy.tcp import TcpClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +47,7 @@ class Worker:
         self._listens = birth.listens or [Listen(address="")] * len(birth.listeners)
         self._stop = asyncio.Event()
         self._routed = asyncio.Event()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | IntroducedServer] = []
         self._link: Link | None = None
         self._links: set[asyncio.Task[None]] = set()
 
@@ -95,7 +97,12 @@ class Worker:
             tls = self._tls_options(context, listen)
             # A descriptor of our own: closing the server must not close the one that a successor may need.
             own = socket.socket(listener.family, listener.type, fileno=os.dup(listener.fileno()))
-            if listener.family == socket.AF_UNIX:
+            server: asyncio.Server | IntroducedServer
+            if listen.proxy_protocol == "on":
+                own.listen(backlog)
+                server = IntroducedServer(context, own, factory, tls)
+                server.start()
+            elif listener.family == socket.AF_UNIX:
                 server = await loop.create_unix_server(factory, sock=own, backlog=backlog, **tls)
             else:
                 server = await loop.create_server(factory, sock=own, backlog=backlog, **tls)
@@ -103,7 +110,8 @@ class Worker:
 
     def _protocol(self, context: Context, listen: Listen, about: Listener) -> Callable[[], asyncio.Protocol]:
         """What makes the protocol of a connection that was accepted."""
-        factory = cast("Callable[[], asyncio.Protocol]", _factory(context, about))
+        made = _factory(context, about) if listen.mode == "http" else _tcp_factory(context, listen.service or "")
+        factory = cast("Callable[[], asyncio.Protocol]", made)
         return factory if listen.tls is None else context.tls.counting(factory, listen)
 
     def _tls_options(self, context: Context, listen: Listen) -> dict[str, Any]:
@@ -129,6 +137,9 @@ class Worker:
         while True:
             await asyncio.sleep(SWEEP)
             context.sweep()
+            for server in self._servers:
+                if isinstance(server, IntroducedServer):
+                    server.sweep(context.now)
             if self._link is not None:
                 self._link.flush()
             if context.now >= minute:
@@ -194,11 +205,13 @@ class Worker:
             # One that was made a moment ago has no exchange yet either, but a request that waits for it.
             if server_connection in server_connection.upstream.idle:
                 server_connection.close()
-        while context.clients and loop.time() < deadline:
+        while (context.clients or context.streams) and loop.time() < deadline:
             await asyncio.sleep(SWEEP / 4)
         for client in list(context.clients):
             client.closed_because = "stopping"
             client.abort()
+        for stream in list(context.streams):
+            stream.cut("stopping")
         await asyncio.sleep(0)
         context.flush()
 
@@ -212,3 +225,7 @@ def _about(listener: socket.socket, listen: Listen) -> Listener:
 
 def _factory(context: Context, listener: Listener) -> Callable[[], ClientConnection]:
     return lambda: ClientConnection(context, listener)
+
+
+def _tcp_factory(context: Context, service: str) -> Callable[[], TcpClient]:
+    return lambda: TcpClient(context, service)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import mmap
+import os
 import time
 from collections.abc import Mapping
 
 from bgproxy.config.schema import MAX_SERVICES
-from bgproxy.switchboard.layout import AREA, CELLS, PREPARED, WORDS, size
+from bgproxy.switchboard.layout import AREA, CELLS, INSTANCE, PREPARED, WORDS, size
 
 _EPOCH_SHIFT = 16
 _HOLD_SHIFT = 2
@@ -23,11 +24,17 @@ class Switchboard:
         self.workers = workers
         self.memory = mmap.mmap(-1, size(workers))
         self.cells = memoryview(self.memory).cast("Q")
+        self.cells[INSTANCE] = int.from_bytes(os.urandom(4), "big")
 
     @property
     def epoch(self) -> int:
         """The number of the last committed switch."""
         return int(self.cells[0])
+
+    @property
+    def pseudonym(self) -> bytes:
+        """What all workers of this bgproxy call themselves in `Via` (RFC 9110 section 7.6.3), and no other one does."""
+        return b"bgproxy-%08x" % int(self.cells[INSTANCE])
 
     def live(self, slot: int) -> int:
         """Which pool of a service is live: 0 blue, 1 green. The epoch is loaded first: see `layout`."""

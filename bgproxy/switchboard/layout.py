@@ -4,6 +4,7 @@ One anonymous mapping, made by the supervisor before it forks, of 64-bit cells:
 
     [0]                      epoch: the number of the last switch that was committed
     [1]                      the number of the last switch that was begun: more than the epoch in the middle of one
+    [2]                      a random number: which of all bgproxies this is (`Switchboard.pseudonym`)
     WORDS + 2*service        the service's word (below)
     WORDS + 2*service + 1    when it last switched: CLOCK_MONOTONIC, microseconds
     CELLS + worker*AREA ...  the cells that one worker alone writes
@@ -34,6 +35,7 @@ MAX_UPSTREAMS: Final = 16384
 
 CELL_BYTES: Final = 8
 PREPARED: Final = 1
+INSTANCE: Final = 2
 WORDS: Final = 8  # cells before it: the epochs, and room
 
 # --- what a pool's cells hold, from its base on ---------------------------------------------------------------------
@@ -45,6 +47,8 @@ DURATION_US: Final = 8  # sum
 RETRIES: Final = 9
 SESSIONS: Final = 10  # gauge: distinct session ids seen lately
 UNSAFE: Final = 11  # gauge: unsafe requests in flight
+STREAMS: Final = 12  # connections of a tcp service that have ended
+STREAMS_FAILED: Final = 13  # of those, the ones that no upstream could be reached for
 BUCKETS: Final = 16  # latency histogram (not cumulative)
 
 #: Upper bounds in seconds; six a decade from 100 µs, so that quantiles are within a third. The last bucket is +Inf.
@@ -79,6 +83,7 @@ W_UNMATCHED: Final = 3  # requests that no service was for
 W_BAD_REQUESTS: Final = 4  # malformed: 400, 408, 414, 431, 501, 505
 W_LOG_DROPPED: Final = 5  # lines of the access log that could not be written
 W_HEARTBEAT: Final = 6  # CLOCK_MONOTONIC in microseconds, stored by the sweep
+W_PROXY_REFUSED: Final = 8  # connections without a good PROXY header, where one is expected
 W_LIMITS: Final = 24  # from here on: what limits and time-outs have ended, a cell each (below)
 W_TLS_FAILED: Final = 16  # handshakes that were refused, by either side
 W_TLS_TIMEOUTS: Final = 17  # handshakes that did not end in time

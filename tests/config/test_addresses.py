@@ -87,7 +87,7 @@ def test_upstream(text, address, shown):
             "a:80",
             "//a",
             "ftp://a",
-            "https://a",
+            "https://",
             "http://",
             "http://:80",
             "http://*",

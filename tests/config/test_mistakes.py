@@ -183,16 +183,16 @@ CASES = {
     ),
     # --- pools --------------------------------------------------------------------------------------------------
     "upstream https": (
-        "pools:\n  blue:\n    upstreams:\n    - https://a\n",
+        "pools:\n  blue:\n    upstreams:\n    - https://a/b\n",
         4,
         "pools.blue.upstreams[0]",
-        "use http://a",
+        "write https://a",
     ),
     "upstream scheme": (
         "pools: {blue: {upstreams: [ftp://a]}}\n",
         1,
         "pools.blue.upstreams[0]",
-        "use http:// or unix:///",
+        "use http://, https:// or unix:///",
     ),
     "upstream no URL": (
         "pools: {blue: {upstreams: ['a:9001']}}\n",
@@ -308,7 +308,7 @@ trusted_proxies: [lan]
 balance: random
 health: { path: x, expect: ok }
 pools:
-  blue: { upstreams: [https://a] }
+  blue: { upstreams: [https://a/b] }
 """
 
 

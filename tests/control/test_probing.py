@@ -172,6 +172,16 @@ async def test_nothing_is_left_behind(asker, upstream):
         await asyncio.get_running_loop().sock_recv(end, 1)
 
 
+async def test_a_check_of_type_tcp_connects_and_no_more(asker, upstream):
+    """With `type: tcp` an upstream that accepts is good, without a byte sent; the connection is reset. One that refuses is not."""
+    assert await asker.reason(upstream.address, type="tcp") == ""
+    end = await upstream.accept()
+    with pytest.raises(ConnectionResetError):
+        await asyncio.get_running_loop().sock_recv(end, 1)
+    upstream.listener.close()
+    assert await asker.reason(upstream.address, type="tcp") == os.strerror(errno.ECONNREFUSED).lower()
+
+
 async def test_what_is_dropped_is_closed_and_told_to_nobody(asker, upstream):
     """Nor is an upstream asked a second time while a question is under way."""
     probe = asker.ask(upstream.address)

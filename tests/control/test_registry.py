@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bgproxy.config.schema import Pool as PoolSettings
 from bgproxy.config.schema import Pools
 from bgproxy.config.schema import Service as Settings
 from bgproxy.control.places import Place
@@ -12,6 +13,7 @@ from bgproxy.control.slots import Slots
 from bgproxy.errors import Busy, NotFound, Refused
 from bgproxy.model.machine import IllegalTransition
 from bgproxy.model.pool import PoolEvent, PoolState
+from bgproxy.model.snapshot import TlsSpec
 from bgproxy.model.upstream import UpstreamEvent, UpstreamState
 
 
@@ -201,3 +203,26 @@ def test_an_unknown_service_is_named_with_those_that_are_known() -> None:
     registry.services["shop"] = Service("shop", 0, Settings(pools=Pools()))
     with pytest.raises(NotFound, match="'shopp'; known: shop"):
         registry.find("shopp")
+
+
+def test_the_same_address_with_tls_is_another_upstream():
+    """What was known of it without TLS says nothing: it is new, with a slot of its own, and is checked anew."""
+    pool = Pool("blue")
+    slots = iter((1, 2))
+    back = []
+    plain = Place("a:443", "http://a:443", ("10.0.0.1", 443))
+    pool.place([plain], lambda _: next(slots), back.append)
+    former = pool.upstreams[0]
+    placed = pool.place([Place("a:443", "https://a", ("10.0.0.1", 443))], lambda _: next(slots), back.append)
+    assert (placed.gone, back) == ([former], [1])
+    assert (pool.upstreams, pool.upstreams[0].slot) == (placed.new, 2)
+
+
+def test_another_way_to_speak_to_upstreams_is_noticed():
+    """The pools for which it changes are told; the workers get it with the pool."""
+    service = Service("shop", 0, Settings(pools=Pools(green=PoolSettings(send_proxy="v1"))))
+    tls = TlsSpec(server_name="a.test")
+    assert service.equip((tls, TlsSpec())) == list(service.pools)
+    assert service.equip((tls, TlsSpec())) == []
+    blue, green = service.spec().pools
+    assert (blue.tls, green.send_proxy) == (tls, "v1")

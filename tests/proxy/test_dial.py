@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,12 +21,13 @@ class Told:
     def __init__(self, plane: DataPlane) -> None:
         self.context = plane.context
         self.answers: list[Any] = []
+        self.client = SimpleNamespace(transport=None)
 
     def connected(self, upstream: object, server: Any) -> None:
         server.release()
         self.answers.append("connected")
 
-    def unreachable(self, upstream: object, reason: str, *, timed_out: bool) -> None:
+    def unreachable(self, upstream: object, reason: str, *, timed_out: bool, error: str = "connection_refused") -> None:
         self.answers.append((reason, timed_out))
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgproxy.proxy.proxy_protocol import MAX_REST, MAX_V1, SIGNATURE, HeaderError, HeaderDecoder
+from bgproxy.proxy.proxy_protocol import MAX_REST, MAX_V1, SIGNATURE, HeaderDecoder, HeaderError, encode
 
 
 def v2(command=1, family=0x11, rest=b"", *, version=2, length=None):
@@ -169,3 +169,38 @@ def test_anything_else_is_refused_or_waited_for(tail, beginning):
         except HeaderError:
             outcomes.append("refused")
     assert outcomes[0] == outcomes[1]
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize(
+    ("source", "destination", "expected"),
+    [
+        (("192.0.2.7", 5000), ("192.0.2.1", 443), (("192.0.2.7", 5000), ("192.0.2.1", 443))),
+        (("2001:db8::7", 1), ("2001:db8::1", 65535), (("2001:db8::7", 1), ("2001:db8::1", 65535))),
+        (("fe80::7%eth0", 1), ("fe80::1", 2), (("fe80::7", 1), ("fe80::1", 2))),
+        (("::ffff:192.0.2.7", 1), ("::ffff:192.0.2.1", 2), (("192.0.2.7", 1), ("192.0.2.1", 2))),
+        (("192.0.2.7", 1), ("2001:db8::1", 2), (("192.0.2.7", 1), ("2001:db8::1", 2))),
+        (None, ("192.0.2.1", 2), (None, None)),
+        (("/run/x", 1), ("192.0.2.1", 2), (None, None)),
+    ],
+    ids=["IPv4", "IPv6", "zone", "IPv4 over IPv6", "one of each", "no address", "no address of IP"],
+)
+def test_what_is_written_is_read_as_it_was_meant(version, source, destination, expected):
+    """By the decoder above, whole, with nothing left."""
+    header = encode(version, source, destination)
+    decoder = HeaderDecoder()
+    told = decoder.feed(header)
+    assert (told.source, told.destination, decoder.used) == (*expected, len(header))
+
+
+def test_headers_are_those_of_the_specification():
+    """Byte for byte, as its examples have them (sections 2.1 and 2.2)."""
+    assert encode("v1", ("255.255.255.255", 65535), ("255.255.255.255", 65535)) == (
+        b"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n"
+    )
+    assert encode("v2", ("1.2.3.4", 1), ("5.6.7.8", 258)) == (
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\x01\x02\x03\x04\x05\x06\x07\x08\x00\x01\x01\x02"
+    )

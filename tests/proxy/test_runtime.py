@@ -8,7 +8,7 @@ import pytest
 from support.routing import KEY, area, make_service, service_spec, upstream_spec
 
 from bgproxy.config import schema
-from bgproxy.model.snapshot import PoolSpec, UpstreamSpec
+from bgproxy.model.snapshot import PoolSpec, TlsSpec, UpstreamSpec
 from bgproxy.proxy.balance import SOURCE_HASH
 from bgproxy.proxy.runtime import Service, Upstream
 from bgproxy.switchboard import layout
@@ -253,3 +253,26 @@ def test_what_is_shown_says_what_matters():
     pool = make_service().pools[0]
     assert repr(pool) == "<Pool shop/blue ready=1 in_flight=[0, 0, 0]>"
     assert repr(pool.upstreams[0]) == "<Upstream 127.0.0.1:9000 usable=True in_flight=0 idle=0>"
+
+
+def test_upstreams_that_are_spoken_to_in_another_way_begin_anew() -> None:
+    """Their connections are not kept any more; what they have counted is. Plain ones do not mind other certificates."""
+    cells = area()
+    spec = service_spec()
+    plain = upstream_spec(9000, 0)
+    secure = dataclasses.replace(upstream_spec(9001, 1), url="https://127.0.0.1:9001")
+    service = make_service(blue_of(spec, plain, secure), cells)
+    first, second = service.pools[0].upstreams
+    second.requests = 7
+    other = blue_of(spec, plain, secure)
+    other = dataclasses.replace(
+        other, pools=(dataclasses.replace(other.pools[0], tls=TlsSpec(verify=False)), other.pools[1])
+    )
+    assert service.update(other, KEY, cells) == [second]
+    assert not second.keeps
+    same, anew = service.pools[0].upstreams
+    assert same is first
+    assert (anew.requests, anew.secure, anew.server_name) == (7, True, "127.0.0.1")
+    other = dataclasses.replace(other, pools=(dataclasses.replace(other.pools[0], send_proxy="v2"), other.pools[1]))
+    assert service.update(other, KEY, cells) == [first, anew]
+    assert [(upstream.usable, upstream.keeps) for upstream in service.pools[0].upstreams] == [(True, False)] * 2

@@ -80,7 +80,14 @@ class FakeCounters:
     def __init__(self) -> None:
         self.pools: dict[tuple[str, str], SimpleNamespace] = {}
         self.whole = SimpleNamespace(
-            accepted=0, refused=0, unmatched=0, bad_requests=0, log_dropped=0, tls_failed=0, tls_timeouts=0
+            accepted=0,
+            refused=0,
+            unmatched=0,
+            bad_requests=0,
+            log_dropped=0,
+            tls_failed=0,
+            tls_timeouts=0,
+            unintroduced=0,
         )
         self.whole.limits = [0] * LIMIT_COUNT
 
