@@ -71,13 +71,14 @@ def answer(
     return head + b"\r\n" if head_only else head + b"\r\n" + body
 
 
-def answer_options(request_id: bytes) -> bytes:
+def answer_options(request_id: bytes, extra: bytes = b"") -> bytes:
     """The answer to an OPTIONS that ends here (RFC 9110 sections 7.6.2 and 9.3.7); the connection ends with it."""
     return b"".join(
         [
             b"HTTP/1.1 200 OK\r\nDate: %b\r\nContent-Length: 0\r\n" % formatdate(usegmt=True).encode(),
             _ALLOW,
             b"X-Request-ID: %b\r\n" % request_id,
+            extra,
             _CLOSE,
             b"\r\n",
         ]

@@ -556,7 +556,7 @@ class ClientConnection(RequestHeads):
         """An OPTIONS that goes no further: answered here, and the connection ends, as it may have a body."""
         request_id = self.id_prefix + str(self.number).encode()
         self.closed_because = why
-        self.write(answer_options(request_id))
+        self.write(answer_options(request_id, self.listener.hsts))
         if self.context.access_log is not None:
             self.context.access_log.write_refused(self, 200, why, request_id)
         self.answered(keep=False, linger=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bgproxy.http1.errors import BadRequest, BadResponse, ProtocolError
+from bgproxy.http1.errors import BadRequest, BadResponse, LastHop, ProtocolError
 
 
 def test_a_bad_request_carries_the_status_that_it_suggests():
@@ -18,3 +18,9 @@ def test_a_bad_response_is_always_502():
     assert (error.status, error.detail) == (502, "rubbish")
     assert isinstance(error, ProtocolError)
     assert not isinstance(error, BadRequest)
+
+
+def test_a_last_hop_is_answered_with_200():
+    """It goes the way of what is refused, and is no mistake."""
+    assert LastHop().status == 200
+    assert isinstance(LastHop(), BadRequest)

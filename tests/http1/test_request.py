@@ -13,6 +13,7 @@ from bgproxy.http1.names import NameTable
 from bgproxy.http1.request import (
     cookie_value,
     hostname_of,
+    is_in_via,
     is_token,
     parse_content_length,
     parse_request_fields,
@@ -614,7 +615,8 @@ def test_a_request_id_is_taken_out():
 def test_max_forwards_is_a_number():
     """Row 43: known to the one who decides, -1 where it is none."""
     assert parse(b"Max-Forwards: 0").max_forwards == 0
-    assert parse(b"Max-Forwards: x").max_forwards == -1
+    assert parse(b"Max-Forwards: x").max_forwards == -2
+    assert parse(b"Max-Forwards: 1", b"Max-Forwards: 1").max_forwards == -2
     assert parse().max_forwards == -1
 
 
@@ -761,3 +763,38 @@ def test_bytes_are_accepted_or_refused_and_nothing_else(block, minor):
         assert error.status in (400, 417, 431, 501)  # noqa: PT017 - both ways are right
     else:
         assert fields.forwarded.count(b"\r\n") == fields.forwarded.count(b"\n") == fields.forwarded.count(b"\r")
+
+
+@pytest.mark.parametrize(
+    ("via", "found"),
+    [
+        (b"1.1 me", True),
+        (b"1.1 ME (it is)", True),
+        (b"1.0 a, HTTP/1.1\tme", True),
+        (b"1.1 a,1.1  me ,1.1 b", True),
+        (b"1.1 me-too", False),
+        (b"me 1.1", False),
+        (b"1.1 a (me)", False),
+        (b"me", False),
+        (b"", False),
+    ],
+)
+def test_who_a_message_came_through(via, found):
+    """Row 42: the second word of an entry is the name, whatever its case and what is said of it."""
+    assert is_in_via(via, b"me") is found
+
+
+def test_a_request_that_was_here_before_is_a_loop():
+    """Row 42: 508 by a name of our own; others may call themselves what they like, and go on."""
+    block = b"Host: a\r\nVia: 1.1 other\r\nvia: 1.0 Me\r\n"
+    with pytest.raises(BadRequest) as found:
+        parse_request_fields(block, 1, NameTable(pseudonym=b"me"), 100)
+    assert found.value.status == 508
+    assert parse_request_fields(block, 1, NameTable(), 100).forwarded == block
+
+
+def test_a_block_that_goes_by_the_method_is_not_met_again():
+    """Row 43: Max-Forwards means another thing to another method; HTTP/1.0 is never met again either."""
+    assert parse().again
+    assert not parse(b"Max-Forwards: 5").again
+    assert not parse(minor=0).again

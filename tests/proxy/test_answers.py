@@ -7,7 +7,7 @@ import json
 import h11
 import pytest
 
-from bgproxy.proxy.answers import RETRY_AFTER, answer, reason_phrase, wants_json
+from bgproxy.proxy.answers import RETRY_AFTER, answer, answer_options, reason_phrase, wants_json
 
 
 def parse(data, method="GET"):
@@ -26,7 +26,7 @@ def parse(data, method="GET"):
     return head, {name.decode(): value.decode("latin-1") for name, value in headers.items()}, body
 
 
-@pytest.mark.parametrize("status", [400, 404, 408, 413, 414, 417, 421, 431, 499, 501, 502, 503, 504, 505])
+@pytest.mark.parametrize("status", [400, 404, 405, 408, 413, 414, 417, 421, 431, 499, 501, 502, 503, 504, 505, 508])
 def test_an_answer_is_whole_and_names_its_reason(status):
     """A strict client reads it; it has a date, an id, and the reason as RFC 9209 has it."""
     head, headers, body = parse(answer(status, "some_error", "what happened", b"id-1", close=False))
@@ -111,3 +111,13 @@ def test_further_lines_and_no_reason():
     head, headers, _ = parse(data)
     assert (head.status_code, headers["location"]) == (308, "https://a/")
     assert "proxy-status" not in headers
+
+
+def test_options_is_answered_without_a_body():
+    """200 with what may be asked, and the connection ends; a 405 says the same (RFC 9110 section 15.5.6)."""
+    head, headers, body = parse(answer_options(b"id-1"), "OPTIONS")
+    assert (head.status_code, body) == (200, b"")
+    assert (headers["x-request-id"], headers["connection"]) == ("id-1", "close")
+    refused = parse(answer(405, "e", "d", b"id", close=True))[1]
+    assert headers["allow"] == refused["allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+    assert "allow" not in parse(answer(400, "e", "d", b"id", close=True))[1]

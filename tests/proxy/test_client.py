@@ -29,7 +29,8 @@ async def test_a_request_is_forwarded_and_answered() -> None:
         head = blue.heads[0]
         assert head.startswith(b"GET /a%20b?c=//d HTTP/1.1\r\nHost: shop.test\r\nX-Odd:  \tkept \xe9\r\n")
         assert b"\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: shop.test\r\n" in head
-        assert b"\r\nX-Forwarded-Port: %d\r\nVia: 1.1 bgproxy\r\nX-Request-ID: " % plane.port in head
+        ours = b"\r\nX-Forwarded-Port: %d\r\nVia: 1.1 %b\r\nX-Request-ID: "
+        assert ours % (plane.port, plane.board.pseudonym) in head
 
 
 async def test_connections_are_kept_on_both_sides() -> None:

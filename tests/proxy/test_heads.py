@@ -43,7 +43,7 @@ def take(connection: RequestHeads, data: bytes) -> object:
     try:
         if not connection.meet_again(data):
             connection.judge(data, data.find(b"\r\n"), data.find(b"\r\n\r\n"))
-    except BadRequest as error:
+    except BadRequest as error:  # at times what is no mistake: LastHop
         return error.status
     assert connection.number == before + 1
     connection.number = 0
@@ -69,7 +69,7 @@ def test_a_head_goes_on_with_what_we_add():
         b"GET /a?b HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: Firefox\r\nAccept: */*\r\n"
         b"Referer: http://shop.example/1\r\nCookie: a=b\r\ntraceparent: 00-1\r\n"
         b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: shop.example\r\n"
-        b"X-Forwarded-Port: 8080\r\nVia: 1.1 bgproxy\r\nX-Request-ID: id-1\r\n\r\n"
+        b"X-Forwarded-Port: 8080\r\nVia: 1.1 %b\r\nX-Request-ID: id-1\r\n\r\n" % context().pseudonym
     )
 
 
@@ -170,9 +170,11 @@ LINES = [
     *(b"Content-Length: 5", b"Content-Length: 6", b"Transfer-Encoding: chunked", b"X-Forwarded-For: 1.2.3.4"),
     *(b"X-Forwarded-For: 5.6.7.8", b"X-Request-ID: r1", b"X-Request-ID: r2", b"Expect: 100-continue", b"TE: trailers"),
     *(b"X-Trace: \x00", b"X-Trace: a\rb", b"X-Trace", b"X_Forwarded_For: 1", b"Max-Forwards: 3", b"Via: 1.1 x"),
+    *(b"Max-Forwards: 0", b"Authorization: x"),
 ]
 REQUEST_LINES = [
     *(b"GET / HTTP/1.1", b"GET /a HTTP/1.1", b"POST / HTTP/1.1", b"GET / HTTP/1.0", b"OPTIONS * HTTP/1.1"),
+    *(b"TRACE / HTTP/1.1", b"OPTIONS / HTTP/1.1"),
     *(b"GET http://c.example/x HTTP/1.1", b"BREW / HTTP/1.1", b"GET /\x01 HTTP/1.1"),
 ]
 

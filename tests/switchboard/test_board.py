@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 import traceback
@@ -23,6 +24,14 @@ def board() -> Iterator[Switchboard]:
     board = Switchboard(2)
     yield board
     board.close()
+
+
+def test_each_board_has_a_name_of_its_own(board):
+    """A name for Via: a token in lower case, the same for who else sees this board, and another one for another board."""
+    assert re.fullmatch(rb"bgproxy-[0-9a-f]{8}", board.pseudonym)
+    other = Switchboard(1)
+    assert other.pseudonym != board.pseudonym
+    other.close()
 
 
 # --- words --------------------------------------------------------------------------------------------------------------

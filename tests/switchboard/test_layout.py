@@ -55,6 +55,7 @@ def test_all_ranges_of_the_mapping_are_disjoint():
     """Epoch, words, and in every worker's area its own cells, every pool of every service, every upstream: to the end."""
     workers = 2
     spans = [(0, 1, "epoch"), (layout.PREPARED, layout.PREPARED + 1, "prepared")]
+    spans.append((layout.INSTANCE, layout.INSTANCE + 1, "instance"))
     spans += [(layout.WORDS + 2 * slot, layout.WORDS + 2 * slot + 2, f"word {slot}") for slot in range(MAX_SERVICES)]
     for worker in range(workers):
         area = layout.CELLS + worker * layout.AREA
@@ -86,7 +87,7 @@ def test_no_code_is_listed_twice():
 
 def test_the_codes_that_we_answer_with_have_cells_of_their_own():
     """What bgproxy itself says is told apart."""
-    assert {400, 404, 408, 413, 414, 417, 421, 431, 499, 501, 502, 503, 504, 505} <= set(layout.CODE_LIST)
+    assert {400, 404, 405, 408, 413, 414, 417, 421, 431, 499, 501, 502, 503, 504, 505, 508} <= set(layout.CODE_LIST)
 
 
 def test_bounds_rise_six_a_decade():
