@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.builds import interpreted_only
 from support.dataplane import OK, DataPlane, until
 
 from bgproxy.config import schema
@@ -53,6 +54,7 @@ def looks(slow: SlowClients, one: Any, seconds: int, *, body: int = 0, answer: i
     return None
 
 
+@interpreted_only
 def test_a_body_without_a_byte_is_too_slow_once_patience_ends(slow):
     """Not sooner, and not much later."""
     found = looks(slow, client(), 20)
@@ -61,12 +63,14 @@ def test_a_body_without_a_byte_is_too_slow_once_patience_ends(slow):
     assert found[1] == SLOW_BODY
 
 
+@interpreted_only
 def test_a_body_below_the_rate_is_too_slow_and_one_above_it_is_not(slow):
     """However steadily it comes."""
     assert looks(slow, client(), 40, body=RATE // 2) is not None
     assert looks(slow, client(), 40, body=RATE) is None
 
 
+@interpreted_only
 def test_bursts_count_as_what_they_bring(slow):
     """Who brings all of it at the end of each stretch is fast enough."""
     one = client()
@@ -87,12 +91,14 @@ def test_bursts_count_as_what_they_bring(slow):
     ],
     ids=["not read from", "idle", "all sent", "answered already", "waits for 100"],
 )
+@interpreted_only
 def test_who_does_not_keep_us_waiting_is_never_slow(slow, said):
     """Neither who we do not read from, nor who has nothing to send, nor who waits for us."""
     assert looks(slow, client(**said), 60) is None
 
 
 @pytest.mark.parametrize("said", [{"write_paused": True}, {"ending": True, "exchange": None}], ids=["answer", "rest"])
+@interpreted_only
 def test_an_answer_that_is_not_read_is_too_slow(slow, said):
     """While its upstream waits for it, and while its connection cannot end for it."""
     one = client(**said)
@@ -102,6 +108,7 @@ def test_an_answer_that_is_not_read_is_too_slow(slow, said):
     assert found[1] == SLOW_READER
 
 
+@interpreted_only
 def test_an_answer_that_is_read_is_not(slow):
     """What is sent on and waits no longer has been read."""
     one = client(write_paused=True)
@@ -109,6 +116,7 @@ def test_an_answer_that_is_read_is_not(slow):
     assert looks(slow, one, 40, answer=RATE) is None
 
 
+@interpreted_only
 def test_another_request_begins_anew(slow):
     """A client is not held to what it did before."""
     one = client()
@@ -117,6 +125,7 @@ def test_another_request_begins_anew(slow):
     assert slow.look({one}, 11.0) == []
 
 
+@interpreted_only
 def test_without_a_rate_nobody_is_looked_at(slow):
     """And it forgets who waited."""
     one = client()

@@ -7,6 +7,7 @@ import contextlib
 from types import SimpleNamespace
 
 import pytest
+from support.builds import interpreted_only
 from support.dataplane import OK, DataPlane, get, read_head, until
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve as serve_websockets
@@ -196,6 +197,7 @@ class Side:
 
 @pytest.mark.parametrize("end", ["client_eof", "server_eof"])
 @pytest.mark.parametrize("whole", [False, True])
+@interpreted_only
 def test_a_side_that_knows_no_half_close_is_closed(end: str, whole: bool) -> None:
     """Over TLS the other side's end cannot be passed on by itself: both are closed, once what was written is sent."""
     client, server = Side(whole=whole), Side(whole=whole)
