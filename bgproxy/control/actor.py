@@ -20,3 +20,8 @@ class Actor:
 
 #: What happens without anybody having asked: checks, ejections, drains that end.
 ITSELF: Final = Actor("bgproxy", "local")
+
+
+def deployer(number: int) -> Actor:
+    """The deployment with this number, as the one who asks."""
+    return Actor(f"deployment {number}", "local")

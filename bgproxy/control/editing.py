@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from bgproxy.config.addresses import scheme_mistake
-from bgproxy.control.actor import Actor
+from bgproxy.control.actor import Actor, deployer
 from bgproxy.control.events import Draft
 from bgproxy.control.ledger import Ledger
 from bgproxy.control.links import Links
@@ -20,7 +20,7 @@ from bgproxy.control.registry import Pool, Registry, Service
 from bgproxy.control.state import PoolRecord, State
 from bgproxy.control.tasks import Tasks
 from bgproxy.control.watching import Watch
-from bgproxy.errors import Invalid, NotFound, Refused, Stale, Unavailable
+from bgproxy.errors import Busy, Invalid, NotFound, Refused, Stale, Unavailable
 from bgproxy.model.pool import POOLS, index_of
 
 log = logging.getLogger("bgproxy.controller")
@@ -63,15 +63,13 @@ class Editor:
         """
         service, index = self._find(service_name, pool_name)
         pool = service.pools[index]
-        urls = pool.urls if upstreams is None else checked(upstreams)
-        for url in urls if upstreams is not None else ():
-            wrong = scheme_mistake(url, tcp=service.tcp)
-            if wrong is not None:
-                raise Invalid(f"upstreams: {wrong}")
+        urls = self.check_pool(service, index, version, upstreams)
         label = pool.version if version is None else version
-        if len(label) > LONGEST_VERSION or not label.isprintable():
-            raise Invalid(f"version: it must be one line of at most {LONGEST_VERSION} characters.")
-        _check_apart(service, index, urls)
+        if index == service.deploying and actor != deployer(service.deployment or 0):
+            raise Busy(
+                f"{service.name}: {pool.name} is being deployed to; abort deployment {service.deployment} first "
+                f"(bgproxy abort {service.deployment})."
+            )
         if if_match is not None and service.generation != if_match:
             raise Stale(f"{service.name}: the generation is {service.generation}, not {if_match}; look again.")
         if not urls and index == service.live and pool.urls:
@@ -94,6 +92,21 @@ class Editor:
             return replace(record, version=label, upstreams=urls, runtime=True, by_hand=pruned(record.by_hand, urls))
 
         await self._edit(service, index, draft, change)
+
+    @staticmethod
+    def check_pool(
+        service: Service, index: int, version: str | None, upstreams: Sequence[str] | None
+    ) -> tuple[str, ...]:
+        """The upstreams that the pool would have; raises `Invalid` where it is not allowed to be so."""
+        urls = service.pools[index].urls if upstreams is None else checked(upstreams)
+        for url in urls if upstreams is not None else ():
+            wrong = scheme_mistake(url, tcp=service.tcp)
+            if wrong is not None:
+                raise Invalid(f"upstreams: {wrong}")
+        if version is not None and (len(version) > LONGEST_VERSION or not version.isprintable()):
+            raise Invalid(f"version: it must be one line of at most {LONGEST_VERSION} characters.")
+        _check_apart(service, index, urls)
+        return urls
 
     async def set_upstream_state(
         self, service_name: str, pool_name: str, upstream: str, state: str, *, actor: Actor

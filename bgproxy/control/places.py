@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from bgproxy.config.addresses import TcpAddress, UnixAddress, leads_to, parse_listen, parse_upstream
+from bgproxy.config.schema import Config
 from bgproxy.errors import Invalid
 from bgproxy.model.snapshot import Address
 
@@ -82,3 +83,14 @@ def check_not_admin(urls: Iterable[str], listens: Iterable[str]) -> None:
     for url in urls:
         if any(leads_to(parse_upstream(url), listener) for listener in listeners):
             raise Invalid(f"upstreams: {url} is where the admin API listens; name the address of your server")
+
+
+def preview_urls(config: Config) -> list[str]:
+    """The URLs at which this machine reaches the HTTP listeners, those without TLS first."""
+    urls = []
+    for listen in config.listen:
+        address = parse_listen(listen.address)
+        if listen.mode == "http" and listen.redirect == "off" and isinstance(address, TcpAddress):
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(address.host, address.host)  # noqa: S104
+            urls.append(f"{'https' if listen.tls is not None else 'http'}://{TcpAddress(host, address.port)}")
+    return sorted(urls, key=lambda url: url.startswith("https"))

@@ -219,6 +219,8 @@ class Service:
         self.coming: int | None = None  # a switch to it is being prepared
         self.generation = 0
         self.switched_at: float | None = None  # seconds since 1970
+        self.deployment: int | None = None  # the number of the one that is under way
+        self.deploying: int | None = None  # the pool that it has not made live yet
         self.changing = ""  # what runs just now, such as "a switch to green"; one change at a time
 
     def __repr__(self) -> str:

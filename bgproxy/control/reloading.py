@@ -156,6 +156,8 @@ class Reloader:
         self._tasks = tasks
         self._now = now
         self._reloading = False
+        #: Told of each service that has left the configuration.
+        self.removed: Callable[[Service], None] = lambda _: None
 
     async def reload(self, *, actor: Actor) -> dict[str, Any]:
         """Read the configuration again and put it in force.
@@ -292,6 +294,7 @@ class Reloader:
         for index in range(len(POOLS)):
             self._drains.cancel(service.name, index)
         self._watch.forget(service)
+        self.removed(service)
         self._tallies.forget(service.name)
         self._registry.service_slots.give_back(service.slot)
 

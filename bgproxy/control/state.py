@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any, Final, TypeVar
 
 from bgproxy.config import schema
+from bgproxy.model.deployment import DeploymentRecord, DeploymentState, Result, Step
 from bgproxy.model.pool import POOLS
 
 T = TypeVar("T")
@@ -56,6 +57,10 @@ class State:
     last_event: int = 0  # ids up to here may have been used
     services: Mapping[str, ServiceRecord] = field(default_factory=dict)
     history: tuple[dict[str, Any], ...] = ()
+    deployments: Mapping[int, DeploymentRecord] = field(
+        default_factory=dict
+    )  # by id: those under way, and the latest ended
+    last_deployment: int = 0  # id
     upstream_slots: Mapping[str, int] = field(default_factory=dict)  # "service pool id"
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # last good ones of a name
 
@@ -84,13 +89,14 @@ class Texts:
     def __init__(self) -> None:
         self._known: dict[int, tuple[object, str]] = {}  # by id(); the object is kept, and so its id stays its own
 
-    def lines(self, state: State) -> tuple[list[str], list[str]]:
-        """Of the services, in the order of the mapping, and of the history. What is not in `state` is forgotten."""
+    def lines(self, state: State) -> tuple[list[str], list[str], list[str]]:
+        """Of the services, in the order of the mapping, of the history, and of the deployments. What is not in `state` is forgotten."""
         known: dict[int, tuple[object, str]] = {}
         services = [self._line(known, record, _service_json) for record in state.services.values()]
         history = [self._line(known, event, dict) for event in state.history]
+        deployments = [self._line(known, record, _deployment_json) for record in state.deployments.values()]
         self._known = known
-        return services, history
+        return services, history, deployments
 
     def _line(self, known: dict[int, tuple[object, str]], item: T, value: Callable[[T], Any]) -> str:
         entry = known[id(item)] = self._known.get(id(item)) or (item, json.dumps(value(item)))
@@ -99,7 +105,7 @@ class Texts:
 
 def to_json(state: State, texts: Texts | None = None) -> str:
     """The state as text that ends with a line's end; `texts` makes the next one of its kind cheap."""
-    records, events = (texts or Texts()).lines(state)
+    records, events, deployments = (texts or Texts()).lines(state)
     services = [f"{json.dumps(name)}: {line}" for name, line in zip(state.services, records, strict=True)]
     addresses = {name: list(found) for name, found in state.addresses.items()}
     members = (
@@ -107,6 +113,8 @@ def to_json(state: State, texts: Texts | None = None) -> str:
         f'"last_event": {state.last_event}',
         f'"services": {_block("{", services, "}")}',
         f'"history": {_block("[", events, "]")}',
+        f'"last_deployment": {state.last_deployment}',
+        f'"deployments": {_block("[", deployments, "]")}',
         f'"upstream_slots": {json.dumps(dict(state.upstream_slots))}',
         f'"addresses": {json.dumps(addresses)}',
     )
@@ -132,6 +140,10 @@ def _service_json(record: ServiceRecord) -> dict[str, Any]:
     }
 
 
+def _deployment_json(record: DeploymentRecord) -> dict[str, Any]:
+    return {**asdict(record), "state": record.state.value}
+
+
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
@@ -144,11 +156,15 @@ def from_json(text: str) -> State:
     except RecursionError:
         raise StateFormatError("it is nested too deeply") from None
     top = _Reader(value, "")
+    # A file from before there were deployments has neither.
+    deployments = [_deployment(reader) for reader in top.items("deployments")] if "deployments" in top.mapping else []
     return State(
         generation=top.count("generation"),
         last_event=top.count("last_event"),
         services={name: _service(reader) for name, reader in top.members("services")},
         history=tuple(_event(reader) for reader in top.items("history")),
+        deployments={record.id: record for record in deployments},
+        last_deployment=top.count("last_deployment") if "last_deployment" in top.mapping else 0,
         upstream_slots={name: top.at("upstream_slots").count(name) for name, _ in top.entries("upstream_slots")},
         addresses={name: top.at("addresses").texts(name) for name, _ in top.entries("addresses")},
     )
@@ -181,6 +197,39 @@ def _event(reader: _Reader) -> dict[str, Any]:
     reader.count("id")
     reader.text("type")
     return dict(reader.mapping)
+
+
+def _deployment(reader: _Reader) -> DeploymentRecord:
+    return DeploymentRecord(
+        id=reader.count("id"),
+        service=reader.text("service"),
+        target=reader.choice("target", POOLS),
+        version=reader.text("version"),
+        upstreams=None if reader.value("upstreams") is None else reader.texts("upstreams"),
+        strategy=reader.text("strategy"),
+        reason=reader.text("reason"),
+        actor={name: str(said) for name, said in reader.entries("actor")},
+        state=DeploymentState(reader.choice("state", tuple(state.value for state in DeploymentState))),
+        steps=tuple(_step(step) for step in reader.items("steps")),
+        results=tuple(_result(result) for result in reader.items("results")),
+        memory=reader.at("memory").mapping,
+    )
+
+
+def _step(reader: _Reader) -> Step:
+    return Step(state=reader.text("state"), at=reader.number("at"), by=reader.text("by"), why=reader.text("why"))
+
+
+def _result(reader: _Reader) -> Result:
+    return Result(
+        stage=reader.text("stage"),
+        name=reader.text("name"),
+        ok=reader.flag("ok"),
+        expected=reader.text("expected"),
+        found=reader.text("found"),
+        seconds=reader.number("seconds"),
+        details=reader.texts("details"),
+    )
 
 
 class _Reader:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from bgproxy.control.actor import Actor
+from bgproxy.control.actor import Actor, deployer
 from bgproxy.control.draining import Drain, Drained, Drains
 from bgproxy.control.events import Draft, EventLog
 from bgproxy.control.ledger import Ledger
@@ -27,7 +27,7 @@ from bgproxy.control.registry import Registry, Service
 from bgproxy.control.state import State
 from bgproxy.control.tallies import Tallies
 from bgproxy.control.tasks import Tasks
-from bgproxy.errors import BgproxyError, Invalid, NotHealthy, Refused, Stale
+from bgproxy.errors import BgproxyError, Busy, Invalid, NotHealthy, Refused, Stale
 from bgproxy.model.pool import POOLS, PoolEvent, index_of
 from bgproxy.switchboard.board import Switchboard
 
@@ -107,6 +107,8 @@ class Switcher:
         self._tallies = tallies
         self._tasks = tasks
         self._now = now
+        #: Told of each service whose traffic was moved, by whom, and why.
+        self.moved: Callable[[Service, Actor, str], None] = lambda _service, _actor, _reason: None
 
     # --- what is asked for ------------------------------------------------------------------------------------------
 
@@ -169,6 +171,7 @@ class Switcher:
                         "someone changed something since; look again."
                     )
             changes = {service: to for service, to in moves.items() if to != service.live}
+            self._check_deployments(changes, order)
             self._check(changes, order)
             done = {service: self._done(service, None) for service in moves if service not in changes}
             if changes:
@@ -196,6 +199,18 @@ class Switcher:
         return result, self._drains.ending(service.name, 1 - service.live)
 
     # --- whether it may be ------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _check_deployments(changes: Mapping[Service, int], order: _Order) -> None:
+        """A deployment that is under way is not switched past: it is aborted, or rolled back (which always goes)."""
+        for service in changes:
+            number = service.deployment
+            if number is None or order.force or order.kind == "rolled_back" or order.actor == deployer(number):
+                continue
+            raise Busy(
+                f"{service.name}: deployment {number} is under way; abort it first (bgproxy abort {number}), "
+                "or let it do the switch."
+            )
 
     @staticmethod
     def _check(changes: Mapping[Service, int], order: _Order) -> None:
@@ -267,6 +282,7 @@ class Switcher:
             self._tallies.changed(service.name, order.kind, took)
             fields = {"service": service.name, "live": POOLS[to], "by": order.actor.name, "ms": round(took * 1000, 1)}
             log.info("%s", _WORDS[order.kind], extra={"fields": fields})
+            self.moved(service, order.actor, order.reason)
         return {service: self._done(service, took) for service in changes}
 
     # --- the end of a drain -----------------------------------------------------------------------------------------

@@ -146,6 +146,18 @@ async def test_a_pool_is_not_changed_under_a_switch(room):
 # --- upstreams by hand ----------------------------------------------------------------------------------------------
 
 
+async def test_the_pool_that_is_deployed_to_is_the_deployments(room, another):
+    """Until its switch; the live pool can be changed all the time, since somebody may have to."""
+    service = room.controller._registry.find("shop")
+    service.deployment, service.deploying = 4, 1
+    with pytest.raises(Busy, match="green is being deployed to; abort deployment 4"):
+        await set_pool(room, version="3.0")
+    await set_pool(room, "blue", version="1.1")
+    service.deploying = None
+    await set_pool(room, version="3.0")
+    assert room.pool("shop", "green")["version"] == "3.0"
+
+
 @pytest.mark.parametrize(("word", "state"), [("drain", "draining"), ("maint", "maint")])
 async def test_an_upstream_that_is_taken_out_gets_nothing_new(room, word, state):
     """No worker sends to it when the call answers; back, it is checked anew."""

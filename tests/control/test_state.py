@@ -19,14 +19,33 @@ from bgproxy.control.state import (
     from_json,
     to_json,
 )
+from bgproxy.model.deployment import DeploymentRecord, DeploymentState, Result, Step
 
 POOL = PoolRecord("d1", "1.0", ("http://127.0.0.1:9001", "unix:///run/ä.sock"), True, {"127.0.0.1:9001": "maint"})
 RECORD = ServiceRecord(3, 1, 0, 12, 1_800_000_000.25, (POOL, PoolRecord("d2", "", ())))
+DEPLOYMENT = DeploymentRecord(
+    id=7,
+    service="shop",
+    target="green",
+    version="2.0",
+    upstreams=("http://127.0.0.1:9002",),
+    strategy="canary",
+    reason="ticket 12",
+    actor={"name": "alice", "address": "10.0.0.1"},
+    state=DeploymentState.BAKING,
+    steps=(Step(state="queued", at=1_800_000_000.5, by="alice", why=""),),
+    results=(
+        Result(stage="verifying", name="cart", ok=False, expected="200", found="500", seconds=0.25, details=("a",)),
+    ),
+    memory={"before": {"p99": 0.1}},
+)
 STATE = State(
     generation=12,
     last_event=1_000_000,
     services={"shop": RECORD, "gone": replace(RECORD, slot=None, previous=None, switched_at=None)},
     history=({"id": 4, "type": "switched", "message": "…"},),
+    deployments={7: DEPLOYMENT, 6: replace(DEPLOYMENT, id=6, upstreams=None, state=DeploymentState.FAILED)},
+    last_deployment=7,
     upstream_slots={"shop blue 127.0.0.1:9001": 7},
     addresses={"web": ("172.18.0.3", "::1")},
 )
@@ -36,6 +55,13 @@ def test_a_state_survives_its_text():
     """Every field, also those that may be absent."""
     assert from_json(to_json(STATE)) == STATE
     assert from_json(to_json(State())) == State()
+
+
+def test_a_state_from_before_there_were_deployments_is_one():
+    """An upgrade finds the file of the version before."""
+    told = json.loads(to_json(STATE))
+    del told["deployments"], told["last_deployment"]
+    assert from_json(json.dumps(told)) == replace(STATE, deployments={}, last_deployment=0)
 
 
 def test_a_line_tells_of_one_service_or_one_change():
@@ -58,7 +84,7 @@ def test_remembered_lines_make_the_same_text():
     ]
     for state in [*states, *reversed(states)]:
         assert to_json(state, texts) == to_json(state)
-    assert len(texts._known) == len(STATE.services) + len(STATE.history)
+    assert len(texts._known) == len(STATE.services) + len(STATE.history) + len(STATE.deployments)
 
 
 def test_a_line_that_is_known_is_not_made_again():

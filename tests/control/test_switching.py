@@ -10,6 +10,7 @@ from support.control_room import ALICE, ControlRoom
 from support.waiting import eventually_async
 
 from bgproxy.config.schema import Sessions
+from bgproxy.control.actor import deployer
 from bgproxy.control.statefile import encode
 from bgproxy.control.store import Store
 from bgproxy.errors import Busy, Invalid, NotFound, NotHealthy, Refused, Stale, StateError, Unavailable
@@ -487,3 +488,21 @@ async def test_pinned_sessions_keep_the_old_pool_draining(tmp_path):
         pool = room.pool("shop", "blue")
         assert pool["state"] == "draining"
         assert 590 < pool["drain"]["sessions_until_in"] <= 600
+
+
+# --- while a deployment runs ----------------------------------------------------------------------------------------
+
+
+async def test_a_deployment_is_not_switched_past(room):
+    """A switch by hand is refused while one is under way, unless forced; the way back always goes; and it is told of both."""
+    service = room.controller._registry.find("shop")
+    told = []
+    room.controller._parts.switcher.moved = lambda service, actor, reason: told.append((actor.name, reason))
+    service.deployment = 9
+    with pytest.raises(Busy, match="deployment 9 is under way; abort it first"):
+        await switch(room)
+    assert room.everywhere() == ("blue", "blue", "blue")
+    await room.controller.switch({"shop": "green"}, actor=deployer(9), reason="its own")
+    await room.controller.rollback("shop", actor=ALICE, reason="enough")
+    await switch(room, force=True)
+    assert told == [("deployment 9", "its own"), ("alice", "enough"), ("alice", "")]
