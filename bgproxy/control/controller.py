@@ -261,7 +261,8 @@ class Controller:
         committed in one instant now. The time of a switch on the board is better than the disk's, which is of another clock.
         """
         services = self._registry.services.values()
-        behind = {s.slot: s.live for s in services if s.name not in fresh and self._board.live(s.slot) != s.live}
+        # A share of a former controller's canary is none of this one's: the traffic is whole again.
+        behind = {s.slot: s.live for s in services if s.name not in fresh and self._board.routing(s.slot) != s.live}
         if behind:
             self._board.commit(behind, self._now())
         for service in services:

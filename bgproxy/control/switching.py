@@ -157,6 +157,36 @@ class Switcher:
         (result,) = await self._move({service: service.previous}, order, wait, if_match)
         return result
 
+    async def split(self, service: Service, share: int, *, actor: Actor) -> None:
+        """Have so many per cent (0 to 100) of the clients go to the pool that is not live, once all workers know that as it is.
+
+        Not on the disk: a start makes traffic whole again.
+
+        Raises:
+            Busy, NotHealthy: it cannot be done as things stand.
+            Unavailable: a worker did not answer.
+        """
+        self._registry.claim([service], f"a share of {share}%")
+        to = 1 - service.live
+        try:
+            if share:
+                self._check({service: to}, _Order("switched", actor, False, "", self._now()))
+                service.coming = to
+                self._publisher.touch(service.name)
+                self._publisher.publish()
+                await self._links.warmed(await self._links.acknowledged(then_warm=((service.name, to),)), WARM_WITHIN)
+            self._board.split(service.slot, share)
+        finally:
+            service.coming = None
+            self._publisher.touch(service.name)
+            self._registry.release([service])
+        fields = {"service": service.name, "pool": POOLS[to], "share": share, "by": actor.name}
+        log.info("split", extra={"fields": fields})
+
+    def share(self, service: Service) -> int:
+        """What share of the clients the pool that is not live gets; per cent."""
+        return self._board.share(service.slot)
+
     async def _move(
         self, moves: dict[Service, int], order: _Order, wait: str, if_match: int | None
     ) -> list[SwitchResult]:

@@ -9,9 +9,10 @@ One anonymous mapping, made by the supervisor before it forks, of 64-bit cells:
     WORDS + 2*service + 1    when it last switched: CLOCK_MONOTONIC, microseconds
     CELLS + worker*AREA ...  the cells that one worker alone writes
 
-A service's word is `epoch << 16 | hold << 2 | before << 1 | after`. It says: once the epoch of the mapping has reached
-mine, `after` is live, until then `before` is. So a switch of any number of services is one store: write their words with
-the next epoch (nothing changes yet), then store that epoch.
+A service's word is `epoch << 24 | share before << 11 | share after << 4 | hold << 2 | before << 1 | after`. It says: once
+the epoch of the mapping has reached mine, `after` is live, until then `before` is; and that many per cent of the clients go to
+the other pool (a canary; 0 but for that). So a switch of any number of services is one store: write their words with the next
+epoch (nothing changes yet), then store that epoch. The two bits of `hold` are kept for holding requests.
 
 **Why that is atomic.** Only the controller stores here. A worker claims a request in one stretch of code: it loads the
 epoch, then the word. Both are aligned 64-bit loads, which the processors that Linux runs on do not tear; and all

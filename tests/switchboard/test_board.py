@@ -67,6 +67,38 @@ def test_a_commit_of_where_it_is_already_keeps_it_there(board):
     assert (word & 1, word >> 1 & 1) == (1, 1)
 
 
+def test_a_share_of_the_clients_goes_to_the_other_pool(board):
+    """Who is live stays, and since when; a commit ends it; other services are not touched."""
+    board.settle(0, 1, 3.5)
+    board.settle(1, 0)
+    assert board.split(0, 10) == 1
+    assert (board.live(0), board.share(0), board.routing(0)) == (1, 10, 1 | 10 << 1)
+    assert (board.share(1), board.switched_at(0)) == (0, 3.5)
+    assert board.split(0, 100) == 2
+    assert (board.live(0), board.share(0)) == (1, 100)
+    board.commit({0: 0}, now=7.0)
+    assert (board.live(0), board.share(0), board.switched_at(0)) == (0, 0, 7.0)
+    for wrong in (-1, 101):
+        with pytest.raises(ValueError, match="0 to 100"):
+            board.split(0, wrong)
+
+
+def test_until_the_epoch_is_stored_the_share_is_the_former_one(board):
+    """In the middle of a change of the share, and of the switch that ends it; also where its controller died there."""
+    board.settle(0, 0)
+    board.split(0, 25)
+    board.split(0, 75)
+    board.cells[0] -= 1
+    assert (board.live(0), board.share(0)) == (0, 25)
+    board.cells[0] += 1
+    board.commit({0: 1}, now=1.0)
+    board.cells[0] -= 1
+    assert (board.live(0), board.share(0)) == (0, 75)
+    board.settle(1, 0)
+    board.split(1, 5)  # which takes back what was not committed
+    assert (board.live(0), board.share(0), board.share(1)) == (0, 75, 5)
+
+
 def test_until_the_epoch_is_stored_nothing_has_moved(board):
     """The words of the next epoch are read as what was live before it; then as what is live from it on."""
     board.settle(0, 0)
