@@ -453,7 +453,7 @@ class UpstreamConnection:
                 data = chunks.feed(data)
             except ProtocolError:
                 if head:
-                    exchange.client.write(head)
+                    exchange.progress = INTERIM  # nothing of it has gone to the client: 502, not an answer cut short
                 raise
             done = chunks.done
             if done and chunks.rest:

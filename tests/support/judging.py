@@ -14,7 +14,7 @@ from random import Random
 
 import h11
 from support.loopless import MOST, PEER, Answer, Plane, Wire
-from support.strict import Fields, IncompleteError, Message, read_response
+from support.strict import Fields, IncompleteError, Message, ends_of_chunks, read_response
 
 from bgproxy.http1.names import NOT_IN_TRAILERS, PROTECTED
 
@@ -97,6 +97,8 @@ def read_by_h11(data: bytes) -> tuple[list[Read], bytes]:
             if not isinstance(request, h11.Request):
                 return found, data
             read = Read((request.method, request.target), int(request.http_version[-1:]), request.headers.raw_items())
+            if _is_chunked(read) and ends_of_chunks(server.trailing_data[0]) < 0:
+                return found, data  # it ends nowhere, or h11 takes what no chunk is
             while isinstance(event := server.next_event(), h11.Data):
                 read.body += bytes(event.data)
         except h11.RemoteProtocolError as error:
@@ -109,6 +111,10 @@ def read_by_h11(data: bytes) -> tuple[list[Read], bytes]:
             read.trailers = event.headers.raw_items()
         found.append(read)
         data = server.trailing_data[0]
+
+
+def _is_chunked(read: Read) -> bool:
+    return any(name.lower() == b"transfer-encoding" for name, _ in read.fields)
 
 
 def without_hops(fields: Fields, options: list[bytes]) -> Fields:
@@ -313,7 +319,7 @@ def read_answer_by_h11(data: bytes, method: bytes) -> tuple[list[Read], Read | N
                         data = rest[2:]
                         break
                 elif isinstance(event, h11.Response):
-                    return interims, _body_by_h11(client, _read_of(event))
+                    return interims, _body_by_h11(client, _read_of(event), method)
                 else:
                     return interims, None
         except h11.RemoteProtocolError:
@@ -327,7 +333,10 @@ def _read_of(event: h11.InformationalResponse | h11.Response) -> Read:
     return Read((b"%d" % event.status_code,), int(event.http_version[-1:]), event.headers.raw_items())
 
 
-def _body_by_h11(client: h11.Connection, final: Read) -> Read:
+def _body_by_h11(client: h11.Connection, final: Read, method: bytes) -> Read:
+    bodyless = method == b"HEAD" or final.start[0] in (b"204", b"304")
+    if not bodyless and _is_chunked(final) and ends_of_chunks(client.trailing_data[0]) < 0:
+        return final  # it ends nowhere, or h11 takes what no chunk is
     try:
         while isinstance(event := client.next_event(), h11.Data):
             final.body += bytes(event.data)
@@ -402,7 +411,8 @@ def _judge_answer(
         outcome.append((status, message.fields))
     if message.all(b"proxy-status"):
         assert status == b"502"
-        return [*outcome, "refused"], at
+        # A body that is malformed from its first piece on is refused, and cut short where the head went ahead of it.
+        return [*outcome, "cut short" if told is not None and _is_chunked(told) else "refused"], at
     if message.all(MARK.lower()):  # nothing came of it, and it was asked once more
         assert message.all(MARK.lower()) == [b"%d" % (number + 1)]
         return [*outcome, "repeated"], at
@@ -439,3 +449,56 @@ def check_response_at_any_split(
     whole = check_response(data, [], method, minor, primed=primed)
     assert check_response(data, cuts, method, minor, primed=primed, order=order) == whole, "it matters how it arrives"
     return whole
+
+
+def check_what_is_kept(
+    data: bytes, behind: bytes, cuts: list[int], method: bytes = b"GET", minor: int = 1, *, order: int = 0
+) -> None:
+    """An upstream answers with these bytes, sound and of an announced end, and more behind them; it leaves the connection open.
+
+    The client gets the answer and nothing of the rest. The connection carries the next request if it may, and never after
+    bytes that nobody asked for (http.md row 46).
+    """
+    run = plane()
+    whole = data + behind
+
+    def answer(request: Message, number: int) -> Answer:
+        return (answer_of(number, 1, request.start[0])[0] if number else cut(whole, cuts)), False
+
+    run.begin(answer, order)
+    client = run.client()
+    client.to_come.append(REQUEST % (method, minor))
+    run.settle()
+    interims, told = read_answer_by_h11(data, method)
+    assert told is not None
+    outcome, at = _judge_answer(client, 0, (method, minor), interims, told, 0)
+    assert not {"refused", "repeated", "cut short"} & {each for each in outcome if isinstance(each, str)}, outcome
+    assert at == len(client.got), "something follows the answer"
+    first = run.carried[0]
+    kept = not behind and told.minor == 1 and b"close" not in told.options()
+    assert first.closing != kept, "closed without need" if kept else "kept, and nobody knows what comes next"
+    other = run.client()
+    other.to_come.append(NEXT)
+    run.settle()
+    following = read_response(bytes(other.got), 0, b"GET", ended=False)
+    assert following.all(MARK.lower()) == [b"1"], "another request's answer"
+    assert following.end == len(other.got)
+    assert (run.carried[1] is first) == kept
+    run.finish()
+
+
+def check_refused(data: bytes, cuts: list[int], *statuses: int) -> None:
+    """A client's bytes, of which the first request must go nowhere: one answer, an error of ours, and the end."""
+    run = plane()
+    run.begin(lambda request, number: answer_of(number, 1, request.start[0]), 0)
+    client = run.client()
+    client.to_come.extend(cut(data, cuts))
+    run.settle()
+    message = read_response(bytes(client.got), 0, b"GET", ended=True)
+    assert int(message.start[0]) in statuses, message.start
+    assert message.all(b"proxy-status")
+    assert closes(message)
+    assert message.end == len(client.got)
+    assert not run.requests, "it was forwarded"
+    assert client.over
+    run.finish()

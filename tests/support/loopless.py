@@ -146,6 +146,7 @@ class Origin:
         self._forget()
         plane = self.plane
         plane.requests.append(request)
+        plane.carried.append(self.wire)
         pieces, self.wire.eof = plane.answer(request, len(plane.requests) - 1)
         self.wire.to_come.extend(pieces)
         return True
@@ -206,6 +207,7 @@ class Plane:
         context.recent.clear()
         self.answer = answer
         self.requests: list[strict.Message] = []
+        self.carried: list[Wire] = []  # on which connection each of them came
         self._chance = random.Random(order)
         self._dials: list[_Task] = []
         self._wires: list[Wire] = []

@@ -148,6 +148,7 @@ def read_response(data: bytes) -> tuple[str, str]:
                 return "bad", "it switched protocols unasked"
             if response.status >= 200:
                 break
+            data = data.removeprefix(b"\r\n")  # as a connection does behind a 1xx
         if response.bodyless:
             return "relay", ""
         if response.chunked:

@@ -13,6 +13,11 @@ _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.1\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9])( [\t \x21-\x7e\x80-\xff]*)?\r\n")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):([\t \x21-\x7e\x80-\xff]*)\r\n")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
+#: With its extensions (RFC 9112 section 7.1.1), 256 bytes at the most. A token ends where no more of it comes.
+_OWS = rb"[\t ]*"
+_QUOTED = rb'"(?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[^\x00-\x08\x0a-\x1f\x7f])*"'
+_EXTENSION = _OWS + rb";" + _OWS + _TOKEN + rb"(?:" + _OWS + rb"=" + _OWS + rb"(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+_EXTENDED_CHUNK = re.compile(rb"(?=[^\r]{0,256}\r)([0-9A-Fa-f]{1,16})(?:(?=;)(?:" + _EXTENSION + rb")+)?\r\n")
 _BEGUN_CHUNK = re.compile(rb"[0-9A-Fa-f]{0,16}\r?\Z")
 _NUMBER = re.compile(rb"[0-9]{1,18}")
 
@@ -122,9 +127,17 @@ def _read_body(message: Message, data: bytes, at: int, without: bytes | None) ->
     message.end = at
 
 
-def _chunks(message: Message, data: bytes, at: int) -> int:
+def ends_of_chunks(data: bytes) -> int:
+    """Where the chunked body at the start of the data ends, extensions allowed; -1: it does not, or is no such body."""
+    try:
+        return _chunks(Message((), []), data, 0, _EXTENDED_CHUNK)
+    except (NotStrictError, IncompleteError):
+        return -1
+
+
+def _chunks(message: Message, data: bytes, at: int, size_line: re.Pattern[bytes] = _CHUNK) -> int:
     while True:
-        match = _CHUNK.match(data, at)
+        match = size_line.match(data, at)
         if match is None:
             if _BEGUN_CHUNK.match(data, at):
                 raise IncompleteError("a chunk size")
