@@ -11,6 +11,35 @@ from bgproxy.http1.errors import BadRequest
 from bgproxy.proxy.heads import Listener, RequestHeads
 
 LISTENER = Listener(8080, unix=False)
+#: Heads that are alike to a careless memory, and those that are refused after something of them was decided.
+TELLING = [
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: b\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"GET http://b/ HTTP/1.0\r\n\r\n",
+    b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nConnection: x-a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX-A: 22\r\nConnection: x-a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX-A: 22\r\nConnection: close\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX-A: \x01\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"OPTIONS / HTTP/1.1\r\nHost: b\r\nMax-Forwards: 0\r\n\r\n",
+    b"OPTIONS / HTTP/1.1\r\nHost: b\r\nMax-Forwards: 1\r\n\r\n",
+    b"OPTIONS / HTTP/1.1\r\nHost: b\r\nMax-Forwards: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: b\r\nMax-Forwards: 0\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"TRACE / HTTP/1.1\r\nHost: a\r\nCookie: a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nCookie: a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6\r\nX-Request-ID: r\r\n\r\n",
+]
 
 
 def new(*, trusted):
@@ -41,6 +70,21 @@ def take(heads, data):
     )
     said = (fields.cookies, fields.extra, fields.forwarding, fields.request_id, fields.expect, fields.max_forwards)
     return heads.head(), heads.method, heads.target, heads.head_only, heads.request_id(), decided, said
+
+
+def test_heads_that_are_nearly_alike_in_any_order():
+    """Each after every two others, on the same connection or on one that begins with its memory, as it is alone."""
+    alone = [take(new(trusted=False), head) for head in TELLING]
+    for first in TELLING:
+        for second in TELLING:
+            for head, expected in zip(TELLING, alone, strict=True):
+                connection = new(trusted=False)
+                take(connection, first)
+                take(connection, second)
+                successor = new(trusted=False)
+                successor.learn_from(connection)
+                assert take(successor, head) == expected, (first, second, head)
+                assert take(connection, head) == expected, (first, second, head)
 
 
 def head_of(data):

@@ -6,8 +6,9 @@ import pytest
 from fuzz.seeds import REQUESTS
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.judging import KINDS, check_requests, check_requests_at_any_split, places_of
+from support.judging import KINDS, check_refused, check_requests, check_requests_at_any_split, places_of
 from support.nearly import places, requests, streams
+from support.odd import FIELDS
 
 kinds = st.lists(st.integers(0, KINDS - 1), min_size=1, max_size=4)
 orders = st.integers(0, 1000)
@@ -47,3 +48,25 @@ def test_the_seeds_hold_too(name):
     cuts, kinds, _ = places_of(data)
     check_requests_at_any_split(data, cuts, kinds)
     check_requests_at_any_split(data, list(range(len(data))), kinds)
+
+
+LENGTHS = [b"Content-Length: 5", b"content-length:5", b"Content-Length: 0", b"CONTENT-LENGTH: 6 "]
+CODINGS = [b"Transfer-Encoding: chunked", b"transfer-encoding:CHUNKED"]
+
+
+@given(
+    pair=st.one_of(
+        st.lists(st.sampled_from(LENGTHS), min_size=2, max_size=2),
+        st.lists(st.sampled_from(CODINGS), min_size=2, max_size=2),
+        st.tuples(st.sampled_from(LENGTHS), st.sampled_from(CODINGS)).map(list),
+    ),
+    others=st.lists(st.sampled_from(FIELDS), max_size=3, unique=True),
+    body=st.sampled_from([b"hello", b"0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n\r\n"]),
+    cuts=places,
+    data=st.data(),
+)
+def test_a_request_with_two_framings_is_refused(pair, others, body, cuts, data):
+    """Two lengths, alike or not, two codings, or one of each, anywhere among others: 400, and nothing is forwarded."""
+    lines = data.draw(st.permutations([*pair, *others, b"Host: a"]))
+    sent = b"POST / HTTP/1.1\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
+    check_refused(sent, cuts, 400)

@@ -6,8 +6,8 @@ import pytest
 from fuzz.seeds import RESPONSES
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.judging import check_response, check_response_at_any_split
-from support.nearly import answers, places, responses
+from support.judging import check_response, check_response_at_any_split, check_what_is_kept
+from support.nearly import DATA, answers, places, responses
 
 methods = st.sampled_from([b"GET", b"GET", b"HEAD", b"POST"])
 minors = st.sampled_from([1, 1, 0])
@@ -42,3 +42,60 @@ def test_the_seeds_hold_too(name, minor):
     data = RESPONSES[name]
     for method in (b"GET", b"HEAD"):
         check_response_at_any_split(data, list(range(len(data))), method, minor)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+SOUND = {
+    "a length": OK + b"Content-Length: 5\r\n\r\nhello",
+    "a length, dated": OK + b"Date: x\r\nContent-Length: 5\r\n\r\nhello",
+    "no length": OK + b"Date: x\r\nContent-Length: 0\r\n\r\n",
+    "chunks": OK + b"Transfer-Encoding: chunked\r\n\r\n5;a\r\nhello\r\n0\r\nX: 1\r\n\r\n",
+    "no content": b"HTTP/1.1 204 x\r\nDate: x\r\n\r\n",
+    "not modified": b"HTTP/1.1 304 x\r\nContent-Length: 5\r\n\r\n",
+    "an interim one": b"HTTP/1.1 103 x\r\n\r\n" + OK + b"Date: x\r\nContent-Length: 2\r\n\r\nok",
+    "the last one": OK + b"Connection: close\r\nContent-Length: 2\r\n\r\nok",
+    "1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("behind", [b"", b"x", b"\r\n", OK + b"Content-Length: 4\r\n\r\nevil"])
+@pytest.mark.parametrize("minor", [0, 1])
+def test_nothing_follows_an_answer(name, behind, minor):
+    """Cut anywhere, with or without more behind it: a connection with surplus bytes carries nothing more, any other does."""
+    data = SOUND[name]
+    for at in range(len(data) + 1):
+        check_what_is_kept(data, behind, [at], minor=minor)
+    check_what_is_kept(data, behind, list(range(len(data + behind))), minor=minor)
+
+
+@given(
+    sent=st.one_of(
+        st.tuples(st.just(b"GET"), responses(announced=True)), st.tuples(st.just(b"HEAD"), responses(bodies=False))
+    ),
+    behind=st.one_of(st.just(b""), DATA, responses()),
+    cuts=places,
+    minor=minors,
+    order=orders,
+)
+def test_surplus_bytes_cost_the_connection(sent, behind, cuts, minor, order):
+    """And nobody else is answered with them; without any the connection is kept, if it may be."""
+    method, data = sent
+    check_what_is_kept(data, behind, cuts, method, minor, order=order)
+
+
+@pytest.mark.parametrize(
+    "second", [b"Content-Length: 5", b"content-length:6", b"Content-Length: 0", b"Transfer-Encoding: chunked"]
+)
+@pytest.mark.parametrize("between", [b"", b"X-A: 1\r\n"])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_an_answer_with_two_framings_is_refused(second, between, swapped):
+    """Two lengths, alike or not, or a length and a coding, in either order: 502, whatever the body is."""
+    first = b"Content-Length: 5"
+    if swapped:
+        first, second = second, first
+    for body in (b"hello", b"0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n"):
+        data = OK + first + b"\r\n" + between + second + b"\r\n\r\n" + body
+        outcome = check_response_at_any_split(data, [len(data) // 2, len(data) - 3])
+        assert outcome in (["refused"], ["cut short"])
+        assert check_response(data, []) == outcome
