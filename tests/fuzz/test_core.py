@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.judging import cut
 from support.nearly import DATA, chunked, places, spoilt
 from support.odd import BYTES, FIELDS, NUMBERS, ODD_FIELDS, ODD_TARGETS
-from support.strict import read_request
+from support.strict import ends_of_chunks, read_request
 
 from bgproxy.http1.chunked import ChunkedBody
 from bgproxy.http1.errors import BadRequest, BadResponse, ProtocolError
@@ -99,3 +100,31 @@ def test_a_chunked_body_is_the_same_at_any_split(data, behind, cuts):
     assert bare == (read.body, whole[1], len(read.body))
     assert whole[2] == len(read.body)
     assert data.endswith(whole[1])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"5\r\nhello\r\n2\r\nab\r\n0\r\n\r\n",
+        b"10\r\n0123456789abcdef\r\n0\r\nX: 1\r\nY:\r\n\r\n",
+        b"0000000000000005\r\nhello\r\n0000000000000000\r\n\r\n",
+        b'2;a=b;c="\\"d"\r\nab\r\n0;e\r\n\r\n',
+    ],
+)
+@pytest.mark.parametrize("split", ["whole", "bytes"])
+def test_every_change_of_a_byte_is_judged_as_the_grammar_does(body, split):
+    """A byte less, more or other, anywhere: taken if and only if a strict reader takes it, and to the same end."""
+    behind = b"GET / HTTP/1.1"
+    for at in range(len(body)):
+        for byte in (b"", *(b"%c" % char for char in b'\x00\t\n\r "+-.0125:;=Gafx\\\x7f\xb2')):
+            for after in (at, at + 1):
+                data = body[:at] + byte + body[after:] + behind
+                pieces = [data] if split == "whole" else cut(data, list(range(len(data))))
+                told = feed(pieces, data_only=False)
+                end = ends_of_chunks(data)
+                assert isinstance(told, str) == (end < 0), data
+                if not isinstance(told, str):
+                    assert told[1] == data[end:], data
+                    body_read = read_request(POST + told[0]).body
+                    assert feed(pieces, data_only=True)[0] == body_read, data
+                    assert told[2] == len(body_read), data

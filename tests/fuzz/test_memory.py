@@ -28,6 +28,8 @@ TELLING = [
     b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent: 5\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
     b"OPTIONS / HTTP/1.1\r\nHost: b\r\nMax-Forwards: 0\r\n\r\n",

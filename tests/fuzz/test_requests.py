@@ -70,3 +70,15 @@ def test_a_request_with_two_framings_is_refused(pair, others, body, cuts, data):
     lines = data.draw(st.permutations([*pair, *others, b"Host: a"]))
     sent = b"POST / HTTP/1.1\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
     check_refused(sent, cuts, 400)
+
+
+@given(
+    others=st.lists(st.sampled_from(FIELDS), max_size=2, unique=True),
+    coding=st.sampled_from(CODINGS),
+    stays=st.booleans(),
+    cuts=places,
+)
+def test_a_coding_in_an_old_request_is_refused(others, coding, stays, cuts):
+    """A proxy of HTTP/1.0 on the way would not have known it: 400 (http.md row 27)."""
+    lines = [b"Host: a", *([b"Connection: keep-alive"] if stays else []), *others, coding]
+    check_refused(b"POST / HTTP/1.0\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n0\r\n\r\n", cuts, 400)

@@ -6,7 +6,7 @@ import pytest
 from fuzz.seeds import RESPONSES
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.judging import check_response, check_response_at_any_split, check_what_is_kept
+from support.judging import Sent, check_response, check_response_at_any_split, check_what_is_kept
 from support.nearly import DATA, answers, places, responses
 
 methods = st.sampled_from([b"GET", b"GET", b"HEAD", b"POST"])
@@ -65,23 +65,56 @@ def test_nothing_follows_an_answer(name, behind, minor):
     """Cut anywhere, with or without more behind it: a connection with surplus bytes carries nothing more, any other does."""
     data = SOUND[name]
     for at in range(len(data) + 1):
-        check_what_is_kept(data, behind, [at], minor=minor)
-    check_what_is_kept(data, behind, list(range(len(data + behind))), minor=minor)
+        check_what_is_kept([Sent(data, behind, [at], minor=minor)])
+    check_what_is_kept([Sent(data, behind, list(range(len(data + behind))), minor=minor)])
 
 
-@given(
-    sent=st.one_of(
-        st.tuples(st.just(b"GET"), responses(announced=True)), st.tuples(st.just(b"HEAD"), responses(bodies=False))
-    ),
-    behind=st.one_of(st.just(b""), DATA, responses()),
-    cuts=places,
-    minor=minors,
-    order=orders,
-)
-def test_surplus_bytes_cost_the_connection(sent, behind, cuts, minor, order):
+@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("minor", [0, 1])
+def test_an_answer_means_the_same_after_its_like(name, method, minor):
+    """A connection remembers the last head: no less, no more and nothing before an answer is passed over for that."""
+    data = SOUND[name]
+    end = (data.rfind if name == "an interim one" else data.find)(b"\r\n\r\n") + 4
+    same = Sent(data if method == b"GET" else data[:end], method=method, minor=minor)
+    first = [Sent(data), Sent(data)]
+    for last in (
+        same,
+        Sent(same.data, b"x", method=method, minor=minor),
+        Sent(same.data, b"x", [len(same.data)], method=method, minor=minor),
+        Sent(same.data, same.data, method=method, minor=minor),
+        Sent(same.data, cuts=[end, 3], method=method, minor=minor),
+        Sent(b"H" + data, cuts=[1], method=method, minor=minor),
+        Sent(OK + b"X: \x00" + data, cuts=[len(OK) + 4], method=method, minor=minor),
+    ):
+        check_what_is_kept([*first, last])
+        check_what_is_kept([*first, last, Sent(data)])
+
+
+@st.composite
+def sent_in_a_row(draw):
+    """Answers of upstreams that announce their ends, each the same as before, another, or malformed; some with more behind."""
+    row = []
+    for _ in range(draw(st.integers(1, 4))):
+        method = b"GET" if draw(st.integers(0, 3)) else b"HEAD"
+        sound = responses(announced=True) if method == b"GET" else responses(bodies=False)
+        data = row[-1].data if row and row[-1].method == method and draw(st.booleans()) else draw(sound)
+        behind = draw(st.one_of(st.just(b""), st.just(b""), DATA, responses()))
+        row.append(Sent(data, behind, draw(places), method, draw(minors)))
+    return row
+
+
+@given(row=sent_in_a_row(), order=orders)
+def test_surplus_bytes_cost_the_connection(row, order):
     """And nobody else is answered with them; without any the connection is kept, if it may be."""
-    method, data = sent
-    check_what_is_kept(data, behind, cuts, method, minor, order=order)
+    check_what_is_kept(row, order=order)
+
+
+@pytest.mark.parametrize("begun", [b"H", b"\r\n", b"HTTP/1.1 200 OK\r\nDate: x\r\n"])
+def test_an_answer_that_has_begun_is_not_asked_for_again(begun):
+    """Not a byte of it may have come: else 502."""
+    assert check_response(b"", [], primed=True) == ["repeated"]
+    assert check_response(begun, [], primed=True) == ["refused"]
 
 
 @pytest.mark.parametrize(
