@@ -404,14 +404,25 @@ def _apply_connection(fields: RequestFields, connection: bytes, kept: list[bytes
     if fields.minor == 0:
         options = [option.strip(OWS) for option in connection.lower().split(b",")]
         fields.close = b"keep-alive" not in options or b"close" in options
-    # HTTP/2 in a tunnel would carry requests past every rule: never, wherever in the list it stands (http.md row 50).
-    if fields.upgrade and any(p.strip(OWS).startswith(b"h2c") for p in fields.upgrade.lower().split(b",")):
+    if fields.upgrade and not _may_upgrade(fields.upgrade):
         fields.upgrade = b""
     if nominated:
         kept = [line for line in kept if line.partition(b":")[0].lower() not in nominated]
         if fields.extra:
             fields.extra = {name: value for name, value in fields.extra.items() if name not in nominated}
     return kept
+
+
+def _may_upgrade(upgrade: bytes) -> bool:
+    """Whether an Upgrade names protocols (RFC 9110 section 7.8), and HTTP/2 is nowhere in the list (http.md row 50).
+
+    That would carry requests past every rule; and of what is no list nobody knows what an upstream finds in it.
+    """
+    for protocol in upgrade.lower().split(b","):
+        parts = protocol.strip(OWS).split(b"/")
+        if len(parts) > 2 or parts[0].startswith(b"h2c") or not all(is_token(part) for part in parts):
+            return False
+    return True
 
 
 def cookie_value(cookies: bytes, name: bytes) -> bytes:

@@ -43,6 +43,7 @@ REQUESTS: Final = {
     "a bad length in a trailer": (
         b"PUT /" + _HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length:\r\nX: 1\r\n\r\n"
     ),
+    "an upgrade to no protocol": b"GET /" + _HOST + b"Connection: upgrade\r\nUpgrade: websode: h2c\r\n\r\n",
     "trailers that end with LF": b"PUT /" + _HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\n\r",
 }
 

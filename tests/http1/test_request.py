@@ -538,6 +538,19 @@ def test_1_0_knows_no_upgrade():
     assert parse(b"Connection: upgrade", b"Upgrade: websocket", minor=0).upgrade == b""
 
 
+@pytest.mark.parametrize("value", [b"websocket", b"WebSocket", b"foo/1.1, websocket", b"a/b,\tc"])
+def test_protocols_may_be_upgraded_to(value):
+    assert parse(b"Connection: upgrade", b"Upgrade: " + value).upgrade == value
+
+
+@pytest.mark.parametrize(
+    "value", [b"web: h2c", b"a b", b"a/b/c", b"a;h2c", b"\xffh2c", b"a,,b", b",", b"/1", b"a/", b'"a"']
+)
+def test_what_is_no_list_of_protocols_is_not_upgraded_to(value):
+    """An upstream might find another protocol in it (RFC 9110 section 7.8)."""
+    assert parse(b"Connection: upgrade", b"Upgrade: " + value).upgrade == b""
+
+
 @pytest.mark.parametrize(
     "value", [b"h2c", b"H2C", b"h2c, websocket", b"websocket, h2c", b", h2c", b"websocket,\th2c", b"h2c/1", b"h2c-14"]
 )

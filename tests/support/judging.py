@@ -35,6 +35,8 @@ OURS = [
 ]
 #: What h11 says of fields in a trailer section that belong in no trailer section.
 FRAMING = re.compile("(?i)content-length|transfer-encoding")
+#: What may stand in Upgrade (RFC 9110 section 7.8): a protocol, and not HTTP/2.
+PROTOCOL = re.compile(rb"(?i)[ \t]*(?!h2c)[^][\s:;,/\"()<>=?@{}\\]+(/[^][\s:;,/\"()<>=?@{}\\]+)?[ \t]*")
 DATE = b"Date: Mon, 23 Nov 2026 00:00:00 GMT\r\n"
 #: Kinds of answers: see `answer_of`.
 KINDS = 8
@@ -178,7 +180,7 @@ def same_request(read: Read, seen: Message) -> None:
     assert (b"transfer-encoding" in ours) == any(name.lower() == b"transfer-encoding" for name, _ in read.fields)
     if b"connection" in ours:
         assert ours[b"connection"] == b"Upgrade"
-        assert b"h2c" not in ours[b"upgrade"].lower()
+        assert all(map(PROTOCOL.fullmatch, ours[b"upgrade"].split(b","))), ours[b"upgrade"]
     assert seen.body == read.body
     assert read.vague or seen.trailers == trailers_that_pass(read.trailers or [])
 
