@@ -117,6 +117,11 @@ class Pool:
         """Whether it is fit to be live: one upstream at least is up, and all that are not out by hand are."""
         return any(upstream.is_up for upstream in self.upstreams) and not self.troubles()
 
+    def is_fit(self, enough: float) -> bool:
+        """Whether so many per cent of its upstreams are up, those apart that are out by hand; 100 is `healthy`."""
+        up = sum(upstream.is_up for upstream in self.upstreams)
+        return up > 0 and 100.0 * up >= enough * (up + len(self.troubles()))
+
     @property
     def has_one_up(self) -> bool:
         """Whether it can answer at all."""
@@ -253,6 +258,7 @@ class Service:
             preview=settings.preview,
             drain=settings.drain,
             expose_pool=settings.expose_pool,
+            canary_by=settings.deployment.strategy.sticky,
             tcp=self.tcp,
         )
 

@@ -74,6 +74,7 @@ class _Order:
     force: bool
     reason: str
     began: float
+    enough: float = 100.0  # per cent of the upstreams that must be up for a switch
 
 
 #: The answer, and the end of the drain of the old pool, if it drains.
@@ -121,8 +122,11 @@ class Switcher:
         wait: str = "switched",
         reason: str = "",
         if_match: int | None = None,
+        enough: float = 100.0,
     ) -> list[SwitchResult]:
         """Make these pools live, None being the idle one; all of them or none. What is live already stays, and that is fine.
+
+        `enough` is the share of a pool's upstreams that must be up, in per cent.
 
         Raises:
             NotFound, Invalid: there is no such service or pool.
@@ -133,7 +137,7 @@ class Switcher:
             raise Invalid("services: name at least one.")
         chosen = [(self._registry.find(name), to) for name, to in targets.items()]
         moves = {service: _target(service, to) for service, to in chosen}
-        order = _Order("switched", actor, force, reason, self._now())
+        order = _Order("switched", actor, force, reason, self._now(), enough)
         return await self._move(moves, order, wait, if_match)
 
     async def rollback(
@@ -157,7 +161,7 @@ class Switcher:
         (result,) = await self._move({service: service.previous}, order, wait, if_match)
         return result
 
-    async def split(self, service: Service, share: int, *, actor: Actor) -> None:
+    async def split(self, service: Service, share: int, *, actor: Actor, enough: float = 100.0) -> None:
         """Have so many per cent (0 to 100) of the clients go to the pool that is not live, once all workers know that as it is.
 
         Not on the disk: a start makes traffic whole again.
@@ -170,7 +174,7 @@ class Switcher:
         to = 1 - service.live
         try:
             if share:
-                self._check({service: to}, _Order("switched", actor, False, "", self._now()))
+                self._check({service: to}, _Order("switched", actor, False, "", self._now(), enough))
                 service.coming = to
                 self._publisher.touch(service.name)
                 self._publisher.publish()
@@ -251,7 +255,7 @@ class Switcher:
             pool = service.pools[to]
             if not pool.upstreams:
                 raise Refused(f"{service.name}: {pool.name} has no upstreams, so it cannot be live.", pool.troubles())
-            fit = pool.has_one_up if order.kind == "rolled_back" else pool.healthy
+            fit = pool.has_one_up if order.kind == "rolled_back" else pool.is_fit(order.enough)
             if not fit and not order.force:
                 unfit.append(f"{service.name}: {pool.name} is not healthy")
                 troubles = pool.troubles() or ["every upstream was taken out by hand"]

@@ -7,6 +7,7 @@ publishes over the links (`bgproxy.switchboard.messages`); they are compared by 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from bgproxy.config.schema import Balance, Drain, Limits, Preview, Retries, SendProxy, Sessions, Timeouts
 
@@ -63,6 +64,7 @@ class ServiceSpec:
     preview: Preview
     drain: Drain
     expose_pool: bool
+    canary_by: Literal["cookie", "source"] = "cookie"  # how a client is known again while the traffic is split
     tcp: bool = False  # a listener in mode tcp leads to it, and no route
 
 

@@ -102,6 +102,18 @@ def test_a_pool_without_upstreams_is_not_healthy() -> None:
     assert not Pool("green").healthy
 
 
+def test_a_part_of_the_upstreams_can_be_enough() -> None:
+    """Those that are out by hand are not asked for; of none, nothing is enough."""
+    pool = pool_of(1, 2, 3, 4)
+    for upstream in pool.upstreams[:3]:
+        upstream.step(UpstreamEvent.ROSE)
+    pool.upstreams[3].step(UpstreamEvent.FELL)
+    assert (pool.is_fit(75.0), pool.is_fit(76.0), pool.is_fit(100.0)) == (True, False, False)
+    pool.upstreams[3].step(UpstreamEvent.MAINT)
+    assert pool.is_fit(100.0)
+    assert not Pool("green").is_fit(0.0)
+
+
 def test_an_idle_pool_becomes_a_standby_when_it_is_healthy_and_back() -> None:
     """The state of a pool that is not live follows its health."""
     pool = pool_of(1)
