@@ -86,7 +86,7 @@ def _check_open(written: Written, path: Path, address: ListenAddress) -> None:
 
 def _check_listener(written: Written, path: Path, folder: FilePath) -> None:
     tcp = written.text(*path, "mode") == "tcp"
-    redirects = written.text(*path, "redirect") == "https"
+    redirects = written.text(*path, "redirect") not in (None, "off")
     tls = written.get(*path, "tls")
     if redirects and tls is not None:
         written.report((*path, "redirect"), "a listener with tls has nothing to redirect to: remove redirect, or tls")

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
+from bgproxy.config.redirects import RedirectText
 from bgproxy.config.units import BytesText, CountText, DurationText, FlagText, PercentText
 
 KiB = 1024
@@ -122,7 +123,7 @@ class Listen:
     proxy_protocol: Literal["off", "on"] = "off"  # v1 or v2, expected from trusted_proxies
     mode: Literal["http", "tcp"] = "http"
     service: str | None = None  # with mode tcp: whose pools
-    redirect: Literal["off", "https"] = "off"  # every request is answered with 308 to https://
+    redirect: Annotated[int | None, RedirectText()] = None  # the port of https:// that every request is sent to by 308
 
     def __str__(self) -> str:
         """Its address."""

@@ -90,7 +90,7 @@ def preview_urls(config: Config) -> list[str]:
     urls = []
     for listen in config.listen:
         address = parse_listen(listen.address)
-        if listen.mode == "http" and listen.redirect == "off" and isinstance(address, TcpAddress):
+        if listen.mode == "http" and listen.redirect is None and isinstance(address, TcpAddress):
             host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(address.host, address.host)  # noqa: S104
             urls.append(f"{'https' if listen.tls is not None else 'http'}://{TcpAddress(host, address.port)}")
     return sorted(urls, key=lambda url: url.startswith("https"))

@@ -123,6 +123,8 @@ NOT_IN_TRAILERS: Final = frozenset(
         b"vary",
         b"retry-after",
         b"transfer-encoding",
+        b"client-cert",
+        b"client-cert-chain",
     }
 )
 
@@ -133,11 +135,18 @@ _LONGEST_LINE: Final = 256
 class NameTable:
     """The memory of names for one direction of one worker.
 
-    `extra` are lower-case names that services ask for (preview headers), `pseudonym` is what `Via` calls us.
+    `extra` are lower-case names that services ask for (preview headers), `pseudonym` is what `Via` calls us; lines
+    with one of the lower-case names in `removed` go no further.
     """
 
-    def __init__(self, extra: frozenset[bytes] = frozenset(), pseudonym: bytes = b"") -> None:
+    def __init__(
+        self,
+        extra: frozenset[bytes] = frozenset(),
+        pseudonym: bytes = b"",
+        removed: frozenset[bytes] = frozenset(),
+    ) -> None:
         self.extra = extra
+        self.removed = removed
         self.pseudonym = pseudonym  # in lower case
         self.known: dict[bytes, int] = {}
         self.hosts: dict[bytes, bytes] = {}  # Host values that were judged -> their host names
@@ -151,13 +160,16 @@ class NameTable:
         lower = name.lower()
         kind = _KINDS.get(lower, PLAIN)
         if kind in (PLAIN, REPEATING):
-            if lower in self.extra:
+            if lower in self.removed:
+                kind = DROP
+            elif lower in self.extra:
                 kind = EXTRA
             elif b"_" in lower:
                 # CGI-like back ends cannot tell X_Forwarded_For from X-Forwarded-For: an alias of what matters here
                 # is never forwarded; all others are the application's own.
                 dashed = lower.replace(b"_", b"-")
-                if dashed in PROTECTED or _KINDS.get(dashed, REPEATING) != REPEATING or dashed in self.extra:
+                meant = dashed in self.extra or dashed in self.removed
+                if meant or dashed in PROTECTED or _KINDS.get(dashed, REPEATING) != REPEATING:
                     kind = DROP
         if len(self.known) < _MEMORY and len(name) <= 64:
             self.known[name] = kind

@@ -357,7 +357,7 @@ class ClientConnection(RequestHeads):
             lacking = "path" if host else "Host"
             self._reject(rest, 400, "http_request_error", f"a request without a {lacking} cannot be sent to https")
         else:
-            where = b"".join([b"Location: https://", host, self.target, b"\r\n"])
+            where = b"".join([b"Location: https://", host, self.listener.redirect_port, self.target, b"\r\n"])
             self._reject(rest, 308, "", "this host is served by https", extra=where)
 
     def _serve(self, rest: bytes) -> None:

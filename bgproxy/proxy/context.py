@@ -55,6 +55,7 @@ class Context:
         self.generation = 0  # of the services and of what holds for all of them; what was derived from them notes it
         self.pseudonym = board.pseudonym
         self.via_tail = b"\r\nVia: 1.1 %b\r\nX-Request-ID: " % self.pseudonym  # behind what a listener adds
+        self.removed_names: frozenset[bytes] = frozenset()
         self.request_names = NameTable(frozenset(), self.pseudonym)
         self.response_names = NameTable()
         self.limits = Limits()
@@ -136,9 +137,14 @@ class Context:
         if extra != self.request_names.extra:
             self._judge_anew(extra)
 
+    def remove_names(self, names: frozenset[bytes]) -> None:
+        """Fields of requests that go no further, in lower case."""
+        self.removed_names = names
+        self._judge_anew(self.request_names.extra)
+
     def _judge_anew(self, extra: frozenset[bytes]) -> None:
         """Begin with an empty table of names; what connections have decided by the old one is not to be trusted."""
-        self.request_names = NameTable(extra, self.pseudonym)
+        self.request_names = NameTable(extra, self.pseudonym, self.removed_names)
         self.recent.clear()
         for client in self.clients:
             client.forget()

@@ -36,14 +36,25 @@ class Listener:
     """What a client's connection knows of the listener that it came through."""
 
     def __init__(
-        self, port: int, *, unix: bool, tls: bool = False, hsts: float | None = None, redirect: bool = False
+        self,
+        port: int,
+        *,
+        unix: bool,
+        tls: bool = False,
+        hsts: float | None = None,
+        redirect: int | None = None,
+        client_certificates: bool = False,
     ) -> None:
         self.port = str(port).encode()
         self.unix = unix
         self.secure = tls
-        self.redirect = redirect
+        self.redirect = redirect is not None
+        #: What stands in a Location behind the host.
+        self.redirect_port = b"" if redirect is None or redirect == 443 else b":%d" % redirect
+        #: Clients may show a certificate, which upstreams are told of: no connection's lines are another's.
+        self.client_certificates = client_certificates
         #: Not every request is for a service: asked where a header block is routed, so plain HTTP pays nothing.
-        self.strict = tls or redirect
+        self.strict = tls or self.redirect
         self.scheme = b"https" if tls else b"http"
         #: A line for every answer (RFC 6797 section 7.2).
         self.hsts = b"" if hsts is None else b"Strict-Transport-Security: max-age=%d\r\n" % int(hsts)
@@ -63,6 +74,7 @@ class RequestHeads:
     peer: str = ""
     trusted: bool = False  # the peer's forwarding fields are believed
     id_prefix: bytes = b""  # of the request ids that are made here
+    client_cert: bytes = b""  # a whole line that says who the client proved to be (RFC 9440 section 2)
     forwarded: bytes = b""  # of the header block
     tail_host: bytes = b""  # for which it was made
     tail_usual: bool = False  # it holds for every block with that host
@@ -144,6 +156,8 @@ class RequestHeads:
 
     def learn_from(self, other: RequestHeads) -> None:
         """Begin with what another connection through the same listener, from the same address, remembers."""
+        if self.listener.client_certificates:
+            return  # the other's lines name another client
         self.fields = other.fields
         self.forwarded = other.forwarded
         self.rest = other.rest
@@ -221,7 +235,7 @@ class RequestHeads:
             if not self.tail_usual or fields.host != self.tail_host:
                 peer = self.peer.encode() or b"unknown"
                 host = fields.host
-                pieces = [b"X-Forwarded-For: ", peer, self.listener.proto, host]
+                pieces = [self.client_cert, b"X-Forwarded-For: ", peer, self.listener.proto, host]
                 self.tail = b"".join([*pieces, self.listener.tail, self.context.via_tail])
                 self.tail_host = host
                 self.tail_usual = True
@@ -239,6 +253,7 @@ class RequestHeads:
         peer = self.peer.encode()
         lines = [
             b"" if fields.host else b"Host: localhost\r\n",
+            self.client_cert,
             b"X-Forwarded-For: ",
             before + b", " + peer if before else peer or b"unknown",
             b"\r\nX-Forwarded-Proto: ",

@@ -14,6 +14,7 @@ they have, and none is closed.
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import ssl
 import time
@@ -37,6 +38,9 @@ CIPHERS: Final = ":".join(
     for signature in ("ECDSA", "RSA")
 )
 
+#: Fields that say who a client is by its certificate; only we may say so (RFC 9440 section 2.4).
+CLIENT_CERT_NAMES: Final = frozenset({b"client-cert", b"client-cert-chain"})
+
 #: Seconds for which a closed connection waits for the client's close_notify: most clients never send one.
 SHUTDOWN: Final = 1.0
 
@@ -54,12 +58,6 @@ class Names:
             return True
         dot = hostname.find(b".")
         return dot > 0 and hostname[dot:] in self.below
-
-    def and_also(self, hostname: bytes) -> Names:
-        """These and one more."""
-        more = Names(())
-        more.exact, more.below = self.exact | {hostname}, self.below
-        return more
 
 
 def _host_bytes(name: str) -> bytes:
@@ -148,7 +146,7 @@ class Listening:
             return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
         connection.context = chosen
         if isinstance(connection, ssl.SSLObject):
-            connection.asked = name.lower().rstrip(".").encode() if name else b""  # type: ignore[attr-defined] # for `speaks_for`
+            connection.asked = bool(name)  # type: ignore[attr-defined] # for `spoken_for`
         return None
 
 
@@ -202,6 +200,7 @@ class Handshake(asyncio.Protocol):
         transport.set_protocol(protocol)
         if self._http:
             protocol.names = spoken_for(transport)
+            protocol.client_cert = client_cert(transport)
         protocol.connection_made(transport)
 
     def __del__(self) -> None:
@@ -213,9 +212,18 @@ class Handshake(asyncio.Protocol):
 def spoken_for(transport: asyncio.BaseTransport) -> Names | None:
     """The names that Host may say on a connection; None where the client asked for no name, and so cannot have missed it."""
     connection = transport.get_extra_info("ssl_object")
-    asked: bytes = getattr(connection, "asked", b"")
-    names: Names | None = getattr(getattr(connection, "context", None), "names", None)
-    if not asked or names is None:
+    if not getattr(connection, "asked", False):
         return None
-    # The default certificate may have been served for a name that is not its own: the client took it, and means that name.
-    return names if names.hold(asked) else names.and_also(asked)
+    names: Names | None = getattr(getattr(connection, "context", None), "names", None)
+    return names
+
+
+def client_cert(transport: asyncio.BaseTransport) -> bytes:
+    """The line that tells upstreams which certificate a client has shown, and proved to be its own; else nothing.
+
+    A byte sequence of the certificate in DER (RFC 9440 section 2.2; RFC 8941 section 3.3.5). Certificates that do not
+    lead to `client_ca` have not come so far: their handshake failed.
+    """
+    connection = transport.get_extra_info("ssl_object")
+    der = None if connection is None else connection.getpeercert(binary_form=True)
+    return b"Client-Cert: :%b:\r\n" % base64.b64encode(der) if der else b""

@@ -58,9 +58,12 @@ class Worker:
         context = self._context = Context(loop, birth.board, birth.index, birth.workers)
         context.failed = self._failed
         if any(listen.tls is not None for listen in self._listens):
-            from bgproxy.proxy.tls import Tls  # noqa: PLC0415 - `ssl` is for those who use it
+            from bgproxy.proxy.tls import CLIENT_CERT_NAMES, Tls  # noqa: PLC0415 - `ssl` is for those who use it
 
             context.tls = Tls(context, self._listens)
+            if any(listen.tls is not None and listen.tls.client_ca is not None for listen in self._listens):
+                # Through whichever listener: an upstream cannot tell which one a request came by (RFC 9440 section 2.4).
+                context.remove_names(CLIENT_CERT_NAMES)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the controller's business
@@ -219,8 +222,15 @@ class Worker:
 def _about(listener: socket.socket, listen: Listen) -> Listener:
     unix = listener.family == socket.AF_UNIX
     port = 0 if unix else listener.getsockname()[1]
-    hsts = None if listen.tls is None else listen.tls.hsts
-    return Listener(port, unix=unix, tls=listen.tls is not None, hsts=hsts, redirect=listen.redirect == "https")
+    tls = listen.tls
+    return Listener(
+        port,
+        unix=unix,
+        tls=tls is not None,
+        hsts=None if tls is None else tls.hsts,
+        redirect=listen.redirect,
+        client_certificates=tls is not None and tls.client_ca is not None,
+    )
 
 
 def _factory(context: Context, listener: Listener) -> Callable[[], ClientConnection]:

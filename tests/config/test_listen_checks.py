@@ -43,7 +43,7 @@ def test_the_ways_to_write_one_listener(text):
 def test_texts_and_mappings_beside_each_other():
     """In the order of the file; without the key there is the default."""
     config = load_text("listen: [':80', {address: ':81', redirect: https}]\n" + POOLS, "f", {})
-    assert config.listen == (Listen(address=":80"), Listen(address=":81", redirect="https"))
+    assert config.listen == (Listen(address=":80"), Listen(address=":81", redirect=443))
     assert [str(listen) for listen in config.listen] == [":80", ":81"]
     assert load_text(POOLS, "f", {}).listen == Config().listen
 
@@ -57,6 +57,8 @@ def test_texts_and_mappings_beside_each_other():
         ("listen:\n- {address: localhost}\n", 2, "listen[0].address", "write localhost:8080"),
         ("listen: {address: ':80', mode: udp}\n", 1, "listen.mode", "write http or tcp"),
         ("listen: {address: ':80', redirect: on}\n", 1, "listen.redirect", "write off or https"),
+        ("listen: {address: ':80', redirect: 'https:65536'}\n", 1, "listen.redirect", "write off or https"),
+        ("listen: {address: 'unix:/a', redirect: 'https:8443'}\n", 1, "listen.redirect", "over a Unix socket"),
         (
             "listen: {address: ':80', tls: on}\n",
             1,

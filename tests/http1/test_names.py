@@ -136,3 +136,10 @@ def test_names_are_written_in_lower_case_in_the_tables():
 def test_framing_routing_and_credentials_are_no_trailers(name):
     """RFC 9110 section 6.5.1; http.md row 36."""
     assert name in NOT_IN_TRAILERS
+
+
+def test_names_that_are_removed_go_no_further():
+    """Nor do their aliases, and a service that asks for one gets nothing either; without the wish they are plain."""
+    table = NameTable(frozenset({b"client-cert"}), removed=frozenset({b"client-cert"}))
+    assert {table.learn(name) for name in (b"Client-Cert", b"client-cert", b"Client_Cert")} == {DROP}
+    assert NameTable().learn(b"Client-Cert") == PLAIN
