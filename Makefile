@@ -3,7 +3,10 @@
 PYTHON ?= python3
 PYTHONS ?= python3.11 python3.12 python3.13
 FUZZ_SECONDS ?= 600
+# Processes that the tests are spread over. They wait more than they compute; more than two disturb each other on a small machine.
+TEST_PROCESSES ?= 2
 VENV := .venv
+PARALLEL := -n $(TEST_PROCESSES) --dist worksteal
 BIN := $(VENV)/bin
 REQUIREMENTS := $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
@@ -78,13 +81,13 @@ test: test-interpreted test-installed
 test-interpreted: install
 	@if $(BIN)/bgproxy version | grep -q compiled; then \
 	  echo 'the data plane, interpreted, from the source tree'; \
-	  PYTHONPATH=. $(BIN)/python -m pytest -q -m 'not slow' $(INTERPRETED); \
+	  PYTHONPATH=. $(BIN)/python -m pytest -q $(PARALLEL) -m 'not slow' $(INTERPRETED); \
 	fi
 
 # PYTHONSAFEPATH: neither the tests nor the programs that they start may find the source tree in the current directory.
 test-installed: install
 	@echo 'everything, as installed in $(VENV)'
-	@PYTHONSAFEPATH=1 $(BIN)/pytest $(PYTEST_ARGS)
+	@PYTHONSAFEPATH=1 $(BIN)/pytest $(PARALLEL) $(PYTEST_ARGS)
 
 lint: install
 	@$(BIN)/ruff check

@@ -11,6 +11,7 @@ from support.waiting import eventually
 FILES = 256
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_more_clients_than_descriptors(start_proxy, blue):
     """With 256 descriptors and 400 idle clients the others are served, the API answers, no CPU is burnt, and all recovers."""

@@ -12,6 +12,7 @@ from support.waiting import eventually
 SOURCES = [f"127.0.0.{number}" for number in range(2, 11)]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_ten_thousand_idle_connections_cost_little(start_proxy, blue, green):
     """All are accepted, each costs less than 40 KiB, and a switch is as quick as without them."""
@@ -85,6 +86,7 @@ def test_half_heads_make_room_too_and_answers_do_not(start_proxy, blue):
     assert metric(proxy, "bgproxy_connections_refused_total", reason="connections") >= 1
 
 
+@pytest.mark.alone
 def test_storms_of_connections_are_nobodys_trouble(start_proxy, blue):
     """Three thousand connections that come and go as fast as they can, over the limit: the others are served."""
     proxy = start_proxy(blue=[blue.url], limits={"connections": 200})

@@ -55,6 +55,7 @@ def test_http_client(proxy: Proxy) -> None:
     connection.close()
 
 
+@pytest.mark.alone
 def test_wrk_and_h2load(start_proxy) -> None:
     """Wrk and `h2load --h1` report no error while the traffic is switched."""
     with FastServer("blue") as blue, FastServer("green") as green:

@@ -14,8 +14,8 @@ from support.fast_server import FastServer
 from support.load import Load, Record, Switch, judge
 from support.proxy import Proxy
 
-#: Seconds of load; `BGPROXY_LOAD_SECONDS` makes it shorter.
-SECONDS = float(os.environ.get("BGPROXY_LOAD_SECONDS", "60"))
+#: Seconds of load, a hundred switches; `BGPROXY_LOAD_SECONDS` makes it shorter or longer.
+SECONDS = float(os.environ.get("BGPROXY_LOAD_SECONDS", "30"))
 
 
 def test_the_judge_finds_what_is_wrong() -> None:
@@ -66,6 +66,7 @@ def _run(proxy: Proxy, load: Load, services: tuple[str, ...], seconds: float, ea
     return asyncio.run(main())
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 60)
 def test_nothing_is_lost_and_nothing_is_late(start_proxy: Callable[..., Proxy]) -> None:
@@ -87,6 +88,7 @@ def test_nothing_is_lost_and_nothing_is_late(start_proxy: Callable[..., Proxy]) 
     assert {record.pool for record in load.records} == {"blue", "green"}
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_four_services_move_as_one(start_proxy: Callable[..., Proxy]) -> None:
@@ -112,6 +114,7 @@ def test_four_services_move_as_one(start_proxy: Callable[..., Proxy]) -> None:
     assert wrong == []
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_storm_of_switches_from_many_callers(start_proxy: Callable[..., Proxy]) -> None:
     """Of eight callers that switch at once each is switched or told that it was late: one winner a generation.

@@ -48,6 +48,7 @@ def _digest(pool: str) -> str:
     return digest.hexdigest()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_transfers_end_on_the_pool_that_they_began_on(proxy: Proxy, blue: Backend, green: Backend) -> None:
@@ -119,6 +120,7 @@ def _resident(pid: int) -> int:
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_")) * 1024
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_slow_readers_cost_little_memory(start_proxy: Callable[..., Proxy], blue: Backend, green: Backend) -> None:
