@@ -7,6 +7,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from support.certificates import Authority
 
 from bgproxy.config.loading import json_schema, load_file
 from bgproxy.config.schema import Config, Pool, Pools, Service
@@ -35,12 +36,18 @@ def test_the_examples_are_there():
     """The files that the documentation names exist, so that the tests below have something to check."""
     names = {path.name for path in EXAMPLES}
     assert {"minimal.yaml", "full.yaml", "sessions.yaml", "hosts.yaml", "trusted.yaml", "tokens.yaml"} <= names
+    assert "tls.yaml" in names
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_passes_the_check(path):
-    """Every example is a configuration without a mistake."""
-    assert load_file(str(path), ENVIRONMENT).services
+def test_an_example_passes_the_check(path, tmp_path):
+    """Every example is a configuration without a mistake, once the certificates that it names are there."""
+    copy = tmp_path / path.name
+    copy.write_text(path.read_text())
+    (tmp_path / "certs").mkdir()
+    files = Authority().issue(tmp_path / "certs", "shop.test", stem="fullchain")
+    Path(files.key).rename(tmp_path / "certs" / "privkey.pem")
+    assert load_file(str(copy), ENVIRONMENT).services
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
