@@ -22,7 +22,7 @@ VALUES = {
     "WORKERS": 1,
     "MORE": "",
 }
-POOLS = {"BLUE": '["http://127.0.0.1:9001"]', "GREEN": '["http://127.0.0.1:9002"]'}
+POOLS = {"LISTEN": "127.0.0.1:8080", "BLUE": '["http://127.0.0.1:9001"]', "GREEN": '["http://127.0.0.1:9002"]'}
 CONFIGURATIONS = sorted(path.name for path in TEMPLATES.iterdir() if path.suffix in (".conf", ".cfg", ".json", ".yaml"))
 
 

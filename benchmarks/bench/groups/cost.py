@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from bench import proxies, wrk
+from bench import certificate, proxies, wrk
 from bench.groups.scenarios import FEW, SCENARIOS, Scenario
 from bench.places import BENCHMARKS
 from bench.program import run
@@ -23,12 +23,13 @@ def measure(setting: Setting, say: Callable[[str], None], names: Sequence[str]) 
     """All scenarios that are wanted; JSON."""
     wanted = [each for each in SCENARIOS if setting.wants(each.name) and (each.quick or not setting.quick)]
     results: dict[str, Any] = {}
-    for websocket in (False, True):
-        part = [each for each in wanted if each.websocket is websocket]
-        if part:
+    for websocket, tls in ((False, False), (False, True), (True, False)):
+        part = [each for each in wanted if (each.websocket, each.tls) == (websocket, tls)]
+        here = [name for name in names if not tls or proxies.kind(name).tls]
+        if part and here:
             with ExitStack() as stack:
-                echo = {"blue": setting.backend.echo} if websocket else {}
-                running = [proxies.make(name, setting, stack, **echo) for name in names]
+                more = {"blue": setting.backend.echo} if websocket else {"secure": True} if tls else {}
+                running = [proxies.make(name, setting, stack, **more) for name in here]
                 for scenario in part:
                     say(f"cost: {scenario.title}")
                     results[scenario.name] = _scenario(setting, scenario, running)
@@ -67,6 +68,10 @@ def once(setting: Setting, scenario: Scenario, proxy: Proxy, seconds: float) -> 
         command = [*chatter, str(proxy.port), str(scenario.connections), str(seconds)]
         said = json.loads(run("chatter", command, setting.load_cores, log, seconds + 30))
         done, took, errors, bad = said["messages"], said["seconds"], said["errors"], 0
+    elif scenario.handshakes:
+        command = certificate.handshakes(proxy.port, seconds)
+        done, took = certificate.parse(run("openssl", command, setting.load_cores, log, seconds + 30))
+        errors, bad = 0, 0
     else:
         command = wrk.command(proxy.url(scenario.path), scenario.connections, seconds, **scenario.load)
         outcome = wrk.parse(run("wrk", command, setting.load_cores, log, seconds + 30))

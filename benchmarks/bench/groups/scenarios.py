@@ -17,6 +17,8 @@ class Scenario:
     mib: float = 0
     load: dict[str, Any] = field(default_factory=dict)  # arguments of wrk.command
     websocket: bool = False
+    tls: bool = False  # nginx and bgproxy alone, with one certificate and the same ciphers
+    handshakes: bool = False  # by openssl, one after the other: wrk resumes its sessions
     everyone: bool = True  # else nginx, HAProxy and bgproxy alone: the run has an end
     quick: bool = True
 
@@ -38,6 +40,25 @@ SCENARIOS = (
     Scenario("body-1m", "answers of 1 MiB", 16, "/1m", 1),
     Scenario("chunked", "chunked answers of 16 KiB", 64, "/ssi", everyone=False, quick=False),
     Scenario("upload-1m", "uploads of 1 MiB", 16, "/upload", 1, {"method": "POST", "body": 1 << 20}, everyone=False),
+    Scenario("tls", "GET over TLS, connections kept", 64, tls=True, everyone=False, quick=False),
+    Scenario(
+        "tls-new",
+        "GET over TLS, a new connection each time, its session resumed",
+        64,
+        load={"connection": "close"},
+        tls=True,
+        everyone=False,
+        quick=False,
+    ),
+    Scenario(
+        "tls-full",
+        "GET over TLS, a new connection and a whole handshake each time",
+        1,
+        tls=True,
+        handshakes=True,
+        everyone=False,
+        quick=False,
+    ),
     Scenario("websocket", "WebSocket messages of 64 bytes", 64, websocket=True),
 )
 

@@ -21,13 +21,24 @@ class Proxy:
 
     name: ClassVar[str] = ""
     websockets: ClassVar[bool] = True
+    tls: ClassVar[bool] = False  # whether its configuration here has TLS
     way: ClassVar[str] = ""  # how it is switched; "" where it cannot be
     #: Whether clients' connections outlive its switches. h2load opens none anew, so that each switch of the others has a
     #: run of h2load of its own.
     keeps: ClassVar[bool] = True
 
-    def __init__(self, setting: Setting, stack: ExitStack, *, blue: int = 0, green: int = 0, workers: int = 1):
+    def __init__(
+        self,
+        setting: Setting,
+        stack: ExitStack,
+        *,
+        blue: int = 0,
+        green: int = 0,
+        workers: int = 1,
+        secure: bool = False,
+    ):
         self.setting = setting
+        self.secure = secure
         self.blue = blue or setting.backend.blue
         self.green = green or setting.backend.green
         self.workers = workers
@@ -66,7 +77,7 @@ class Proxy:
 
     def answers(self) -> bool:
         """Whether it serves what its live pool serves."""
-        return status_of(self.port) == 200
+        return status_of(self.port, secure=self.secure) == 200
 
     def switch(self, pool: str) -> None:
         """Make a pool live, the product's own way; returns when the product says that it is done."""
@@ -76,7 +87,7 @@ class Proxy:
         """Let go of what the switching held."""
 
     def url(self, path: str = "/") -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{'https' if self.secure else 'http'}://127.0.0.1:{self.port}{path}"
 
     def values(self) -> dict[str, object]:
         """What the templates name."""

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 
+from bench import certificate
 from bench.client import Api
 from bench.places import REPOSITORY
 from bench.process import cpu_seconds, pss_bytes
@@ -27,6 +28,7 @@ class Bgproxy(Proxy):
     """`blue_urls` and `green_urls` are for more than one upstream a pool, `services` for more than one service."""
 
     name = "bgproxy"
+    tls = True
     way = "POST /v1/services/shop/switch on the admin API"
 
     def __init__(
@@ -83,7 +85,14 @@ class Bgproxy(Proxy):
             f"  more{number}: {{ match: {{ hosts: [more{number}.example.com] }}, pools: {pools} }}\n"
             for number in range(1, self.services)
         )
-        config = self.configure("bgproxy.yaml", BLUE=json.dumps(blue), GREEN=json.dumps(green), MORE=more)
+        listen = f"127.0.0.1:{self.port}"
+        if self.secure:
+            pair = certificate.pair(self.setting.folder)
+            certificates = [{"cert": str(pair.cert), "key": str(pair.key)}]
+            listen = json.dumps({"address": listen, "tls": {"certificates": certificates}})
+        config = self.configure(
+            "bgproxy.yaml", LISTEN=listen, BLUE=json.dumps(blue), GREEN=json.dumps(green), MORE=more
+        )
         return [python_of(self.setting.tools, self.build), "-m", "bgproxy", "run", "-c", str(config)]
 
     def answers(self) -> bool:
