@@ -195,7 +195,7 @@ def _unix_path(path: str, example: str) -> str:
 def leads_to(upstream: TcpAddress | UnixAddress, listener: ListenAddress) -> bool:
     """Whether what connects to `upstream` reaches `listener`, as far as their text tells: names are not looked up."""
     if isinstance(upstream, UnixAddress) and isinstance(listener, UnixAddress):
-        return posixpath.normpath(upstream.path) == posixpath.normpath(listener.path)
+        return _normal(upstream.path) == _normal(listener.path)
     if isinstance(upstream, UnixAddress) or isinstance(listener, UnixAddress):
         return False
     if upstream.port != listener.port or not listener.port:
@@ -206,13 +206,18 @@ def leads_to(upstream: TcpAddress | UnixAddress, listener: ListenAddress) -> boo
     return not hosts.isdisjoint(_reached(listener.host))
 
 
+def _normal(path: str) -> str:
+    """The path without what means nothing: POSIX lets two slashes at its beginning mean something, Linux does not."""
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
 def _reached(host: str) -> frozenset[str]:
     """The addresses that stand for a host; a name that is not this machine's own stands for itself."""
     name = host.lower().removesuffix(".")
     if name == "localhost":
         return frozenset({"127.0.0.1", "::1"})
     try:
-        address = ipaddress.ip_address(name)
+        address = ipaddress.ip_address(name.partition("%")[0])  # without its zone
     except ValueError:
         return frozenset({name})
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None

@@ -23,6 +23,7 @@ from bgproxy.config.schema import Config
 from bgproxy.control.actor import Actor
 from bgproxy.control.certificates import Certificates
 from bgproxy.control.counters import Counters
+from bgproxy.control.doors import Doors
 from bgproxy.control.draining import Drain, Drained, Drains, last_moment, sessions_stay
 from bgproxy.control.editing import Editor
 from bgproxy.control.events import Draft, EventLog
@@ -90,7 +91,7 @@ class Controller:
         self.counters = Counters(birth.board, self._registry.slot_of, self._links.living)
         self._publisher = Publisher(self._registry, lambda: self._links, self._proxy)
         self._drains = Drains(lambda: self._links, self.counters, self._drain_ended, now)
-        self._watch = Watch(self._registry, self._publisher, self.events, now=now)
+        self._watch = Watch(self._registry, self._publisher, self.events, doors=Doors(birth.listeners), now=now)
         self.certificates = Certificates(self.config, self.events, self._publisher.touch)
         self._status = Status(
             registry=self._registry,

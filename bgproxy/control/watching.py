@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from bgproxy.config.addresses import is_secure
 from bgproxy.config.schema import Service as Settings
 from bgproxy.control.discovery import Discovery
+from bgproxy.control.doors import BARRED, Doors
 from bgproxy.control.events import Draft, EventLog
 from bgproxy.control.health import CheckResult, HealthChecks, Judge
 from bgproxy.control.passive import Window, most_ejected
-from bgproxy.control.places import name_in, places_of
+from bgproxy.control.places import Place, name_in, places_of
 from bgproxy.control.publishing import Publisher
 from bgproxy.control.registry import Pool, Registry, Service, Upstream
 from bgproxy.errors import Refused
@@ -53,7 +54,7 @@ class _Watched:
 
 
 class Watch:
-    """Keeps the upstreams of the registry as the world has them."""
+    """Keeps the upstreams of the registry as the world has them. None is placed where one of `doors` is."""
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class Watch:
         publisher: Publisher,
         events: EventLog,
         *,
+        doors: Doors | None = None,
         checks: Callable[[Callable[[str, CheckResult], None]], HealthChecks] = HealthChecks,
         discovery: Callable[[Callable[[str], None]], Discovery] = Discovery,
         now: Callable[[], float] = time.monotonic,
@@ -68,6 +70,7 @@ class Watch:
         self._registry = registry
         self._publisher = publisher
         self._events = events
+        self._doors = doors or Doors()
         self._now = now
         self._checks = checks(self._checked)
         self._discovery = discovery(self._resolved)
@@ -178,7 +181,14 @@ class Watch:
         return self._discovery.addresses(host) or self._last_good.get(host, ())
 
     def _place(self, service: Service, pool: Pool) -> None:
-        places = [place for url in pool.urls for place in places_of(url, self._addresses_of)]
+        places: list[Place] = []
+        barred: dict[str, None] = {}  # URLs, in their order
+        for url in pool.urls:
+            for place in places_of(url, self._addresses_of):
+                if self._doors.lead_to(place.address):
+                    barred[url] = None
+                else:
+                    places.append(place)
 
         def take(upstream_id: str) -> int:
             slot = self._reserved.pop(hint_key(service, pool, upstream_id), None)
@@ -198,10 +208,11 @@ class Watch:
             self._check(watched)
         if placed.new or placed.gone:
             self.on_placed()
-        pool.unresolved, pool.name_troubles = [], {}
+        self._tell_barred(service, pool, barred)
+        pool.unresolved, pool.name_troubles = [(url, BARRED) for url in barred], {}
         for url in pool.urls:
             named = name_in(url)
-            if named is None:
+            if named is None or url in barred:
                 continue
             problem = self._discovery.problem(named[0])
             if not self._addresses_of(named[0]):
@@ -209,6 +220,12 @@ class Watch:
             elif problem:
                 pool.name_troubles[url] = problem
         self._moved(service, pool)
+
+    @staticmethod
+    def _tell_barred(service: Service, pool: Pool, barred: Iterable[str]) -> None:
+        for url in barred:
+            if (url, BARRED) not in pool.unresolved:
+                log.error("%s/%s: %s: %s", service.name, pool.name, url, BARRED)
 
     def _resolved(self, host: str) -> None:
         """A name has other addresses, or another problem."""

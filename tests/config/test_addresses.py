@@ -144,6 +144,9 @@ def test_clashes():
         ("http://localhost:8900", "0.0.0.0:8900"),
         ("http://admin.internal:8900", "Admin.Internal:8900"),
         ("unix:///run/../run/a.sock", "unix:/run/a.sock"),
+        ("http://[::1%lo]:8900", "[::1]:8900"),
+        ("unix:////run/a.sock", "unix:/run/a.sock"),
+        ("unix:///run/a.sock", "unix://run/../run/a.sock"),
     ],
 )
 def test_what_leads_to_a_listener(upstream, listen):

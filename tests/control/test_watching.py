@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from bgproxy.config.schema import Health, Passive, Pools
 from bgproxy.config.schema import Service as Settings
 from bgproxy.control.discovery import Discovery
+from bgproxy.control.doors import BARRED, Doors
 from bgproxy.control.events import EventLog
 from bgproxy.control.health import CheckResult
 from bgproxy.control.registry import Registry, Service
@@ -51,7 +53,7 @@ class Publisher:
 class Station:
     """A watch over one service, with names that the test resolves."""
 
-    def __init__(self, *urls: str, **settings) -> None:
+    def __init__(self, *urls: str, doors: Doors | None = None, **settings) -> None:
         self.names: dict[str, tuple[str, ...]] = {}
         self.registry = Registry()
         self.publisher = Publisher()
@@ -62,6 +64,7 @@ class Station:
             self.registry,
             self.publisher,
             self.events,
+            doors=doors,
             checks=self._make_checks,
             discovery=lambda changed: Discovery(changed, interval=0.01, resolve=self._resolve),
             now=lambda: self.clock,
@@ -277,3 +280,26 @@ async def test_what_is_out_by_hand_is_judged_by_hand_only(word):
     assert upstream.state is UpstreamState.CHECKING
     station.check(GOOD)
     assert upstream.state is UpstreamState.UP
+
+
+async def test_no_upstream_is_placed_where_the_admin_api_is(caplog):
+    """Neither by its address nor by a name that stands for it now; the status and the log say so, the log once."""
+    with socket.create_server(("127.0.0.1", 0)) as admin:
+        port = admin.getsockname()[1]
+        named = f"tcp://web:{port}"
+        station = Station(ONE, f"http://127.0.0.1:{port}", named, doors=Doors([admin]))
+        station.names["web"] = ("127.0.0.1", "192.0.2.1")
+        await station.watch.start()
+        await until(lambda: len(station.pool.upstreams) == 2)
+        assert [upstream.address for upstream in station.pool.upstreams] == [("127.0.0.1", 1), ("192.0.2.1", port)]
+        assert station.pool.unresolved == [(f"http://127.0.0.1:{port}", BARRED), (named, BARRED)]
+        station.names["web"] = ("127.0.0.1",)
+        await until(lambda: len(station.pool.upstreams) == 1)
+        assert station.pool.unresolved[1] == (named, BARRED)
+        station.names["web"] = ("192.0.2.1",)
+        await until(lambda: len(station.pool.unresolved) == 1)
+        await station.watch.stop()
+    assert [record.args[2] for record in caplog.records if BARRED in record.getMessage()] == [
+        f"http://127.0.0.1:{port}",
+        named,
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
@@ -109,6 +110,28 @@ def test_an_upstream_that_is_the_admin_api_is_refused_at_run_time(start_proxy: C
         assert (status, problem["type"]) == (422, "urn:bgproxy:problem:invalid"), problem
         assert "is where the admin API listens" in problem["detail"]
     assert proxy.api("GET", "/v1/services/default")[1]["pools"]["green"]["upstreams"] == []
+
+
+def test_a_tcp_listener_does_not_lead_there_by_a_name(tmp_path: Path):
+    """Its bytes carry no Via, so that the API could not tell: a name that resolves to the API is no upstream at all."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    name = "0x7f000001"  # getaddrinfo(3) takes it for 127.0.0.1
+    url = f"tcp://{name}:{port}"
+    listen = {"address": "127.0.0.1:0", "mode": "tcp", "service": "db"}
+    services = {"db": {"pools": {"blue": {"upstreams": [url]}}}}
+    admin = {"listen": f"127.0.0.1:{port}"}
+    with Proxy(tmp_path, listen=[listen], services=services, admin=admin, ready=False) as proxy:
+        eventually(lambda: proxy.lines("serving"), within=15)
+        (unresolved,) = eventually(lambda: proxy.api("GET", "/v1/services/db")[1]["pools"]["blue"]["unresolved"])
+        assert unresolved["url"] == url
+        assert "is where the admin API listens" in unresolved["reason"]
+        with socket.create_connection(proxy.address, timeout=10) as client:
+            client.settimeout(10)
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(100) == b""
 
 
 async def test_an_upstream_that_turns_out_to_be_the_admin_api_opens_nothing(caplog: pytest.LogCaptureFixture):
