@@ -13,7 +13,8 @@ from bgproxy.config.schema import Limits, Timeouts
 from bgproxy.http1.names import NameTable
 from bgproxy.http1.request import MAX_LINE
 from bgproxy.model.snapshot import ProxySpec, ServiceSpec
-from bgproxy.proxy.client import HEAD
+from bgproxy.proxy.client_state import HEAD
+from bgproxy.proxy.deadlines import due, expire, is_due, time_left
 from bgproxy.proxy.peers import Networks
 from bgproxy.proxy.routes import Routes
 from bgproxy.proxy.runtime import Service, Upstream
@@ -189,7 +190,7 @@ class Context:
         waiting: list[tuple[float, int, ClientConnection]] = []
         for number, client in enumerate(self.clients):
             if client.state <= HEAD and not client.is_ending():
-                left = client.time_left(now)
+                left = time_left(client, now)
                 if left < _FRESH:
                     waiting.append((left, number, client))
         if not waiting:
@@ -247,14 +248,14 @@ class Context:
         """Everything that is done now and then instead of at every request: time-outs, drains, counters."""
         self.tick()
         now = self.now
-        for client in [client for client in self.clients if client.is_due(now)]:
-            client.due(now)
+        for client in [client for client in self.clients if is_due(client, now)]:
+            due(client, now)
         for stream in [stream for stream in self.streams if stream.is_due(now)]:
             stream.due(now)
         for server in [server for server in self.servers if 0.0 < server.deadline <= now]:
             server.due()
         for client, why in self.slow.look(self.clients, now):
-            client.expire(why)
+            expire(client, why)
         self.flush()
 
     def flush(self) -> None:

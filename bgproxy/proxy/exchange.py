@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from bgproxy.http1.request import METHODS
 from bgproxy.model.classes import REQUESTS, STREAMS, WEBSOCKETS
 from bgproxy.proxy.balance import by_hash
+from bgproxy.proxy.refusals import refuse
 from bgproxy.switchboard.layout import BUCKET_BOUNDS, CODE_CELLS, NO_DESCRIPTOR, code_cell
 
 if TYPE_CHECKING:
@@ -290,12 +291,12 @@ class Exchange:
             context.access_log.write(self, took)
 
     def fail(self, status: int, error: str, detail: str, public: str = "") -> None:
-        """Answer with an error of our own; nothing of an answer has been sent. See `ClientConnection.refuse`."""
+        """Answer with an error of our own; nothing of an answer has been sent. See `refusals.refuse`."""
         if self.done:
             return
         self._let_go()
         self.status = status
-        self.client.refuse(status, error, detail, close=not self.request_done, public=public)
+        refuse(self.client, status, error, detail, close=not self.request_done, public=public)
 
     def abort(self, reason: str) -> None:
         """End in the middle of an answer: the client sees that it is cut short, by a connection that ends early."""

@@ -3,7 +3,7 @@
 A body that brings a byte now and then holds an upstream's worker for as long as it likes, and so does an answer that is
 read a byte at a time; no time-out between two bytes catches either. So who has kept us waiting for all of `timeouts.slow`
 must have moved `limits.min_rate` bytes a second in it. A request's body counts until its answer begins, and while we take
-it; the reading of an answer counts while so much of it waits here that the upstream is not read (client.HIGH_WATER), or
+it; the reading of an answer counts while so much of it waits here (64 KiB by uvloop's reckoning) that the upstream is not read, or
 while a connection that is to end has something left to send. So neither an event stream that is silent nor a body
 that an upstream does not take is held against the client.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from bgproxy.proxy.client import BUSY
+from bgproxy.proxy.client_state import BUSY
 from bgproxy.proxy.exchange import BEGUN
 from bgproxy.switchboard.layout import SLOW_BODY, SLOW_READER
 

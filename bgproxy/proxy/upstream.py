@@ -10,7 +10,7 @@ from bgproxy.http1.chunked import LAST_CHUNK, ChunkedBody, chunk
 from bgproxy.http1.errors import BadResponse, ProtocolError
 from bgproxy.http1.response import ResponseHead, parse_response_head
 from bgproxy.model.connection import SERVER_STEPS, illegal
-from bgproxy.proxy.client import _no_write
+from bgproxy.proxy.client_state import no_write
 from bgproxy.proxy.exchange import BEGUN, INTERIM, NOTHING, Exchange
 from bgproxy.proxy.tunnel import Tunnel
 
@@ -62,7 +62,7 @@ class UpstreamConnection:
         self.context = context
         self.upstream = upstream
         self.transport: Any = None
-        self.write: Callable[[bytes], None] = _no_write
+        self.write: Callable[[bytes], None] = no_write
         self.last_response = _NO_RESPONSE
         self.state: int = CONNECTING
         self.exchange: Exchange | None = None
@@ -167,7 +167,7 @@ class UpstreamConnection:
                 reason += " within its answer" if state == ANSWERING else " before it answered"
                 exchange.server_lost(reused=self.reused, reason=reason, error=error)
         self.transport = None
-        self.write = _no_write
+        self.write = no_write
 
     def eof_received(self) -> bool:
         """The upstream sends no more; a tunnel may still be written to."""

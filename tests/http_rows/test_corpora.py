@@ -11,7 +11,7 @@ from support.dataplane import DataPlane, get, read_head, until
 from support.strict import IncompleteError, Message, read_response
 from support.witness import Witness, own_answer
 
-from bgproxy.proxy import client as client_module
+from bgproxy.proxy import client_state as client_module
 from bgproxy.proxy.client import ClientConnection
 
 

@@ -8,15 +8,6 @@ import pytest
 from support.dataplane import OK, DataPlane, get, until
 
 from bgproxy.config import schema
-from bgproxy.model import connection
-from bgproxy.proxy import client as client_module
-
-
-async def test_states_are_those_of_the_table() -> None:
-    """The constants of the hot path are the members of the enums, so that the table means them."""
-    for enum in (connection.ClientState, connection.ClientEvent):
-        for member in enum:
-            assert getattr(client_module, member.name) == member.value
 
 
 async def test_a_request_is_forwarded_and_answered() -> None:
@@ -146,90 +137,6 @@ async def test_what_is_malformed_is_refused_and_the_connection_ends(data: bytes,
         wire.close()
 
 
-async def test_an_unmatched_host_is_404_and_the_connection_stays() -> None:
-    """No service for a host: 404, as problem+json for who accepts JSON; the connection serves on."""
-    async with DataPlane() as plane:
-        await plane.serve(await plane.upstream(OK), hosts=("shop.test",))
-        wire = await plane.connect()
-        wire.send(b"GET / HTTP/1.1\r\nHost: other.test\r\nAccept: application/json\r\n\r\n")
-        answer = await wire.response()
-        assert answer.status == 404
-        assert answer.get("content-type") == "application/problem+json"
-        wire.send(get())
-        assert (await wire.response()).status == 200
-        wire.close()
-
-
-async def test_no_upstream_up_is_503_with_retry_after() -> None:
-    """A pool without a usable upstream answers 503 at once, and says when to come again."""
-    async with DataPlane() as plane:
-        await plane.serve()
-        answer = await plane.ask(get())
-        assert answer.status == 503
-        assert answer.get("retry-after") == "1"
-
-
-async def test_a_slow_head_is_408() -> None:
-    """A head that does not come within its time-out is answered with 408, whatever trickles in."""
-    async with DataPlane(timeouts=schema.Timeouts(header=0.1)) as plane:
-        await plane.serve(await plane.upstream(OK))
-        wire = await plane.connect()
-        wire.send(b"GET / HTTP/1.1\r\nHost:")
-        assert (await wire.response()).status == 408
-        wire.close()
-
-
-async def test_an_idle_connection_is_closed_silently() -> None:
-    """Between two requests a connection is kept for `client_idle` and then closed without a word."""
-    async with DataPlane(timeouts=schema.Timeouts(client_idle=0.1)) as plane:
-        await plane.serve(await plane.upstream(OK))
-        wire = await plane.connect()
-        wire.send(get())
-        assert (await wire.response()).status == 200
-        assert await wire.ended() == b""
-
-
-async def test_a_slow_body_is_408() -> None:
-    """A request body that stalls is answered with 408."""
-
-    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-
-    async with DataPlane(timeouts=schema.Timeouts(stream_idle=0.1)) as plane:
-        await plane.serve(await plane.upstream(swallow))
-        answer = await plane.ask(get("/", "Content-Length: 5", method="POST") + b"ab")
-        assert answer.status == 408
-
-
-async def test_too_many_connections_get_503() -> None:
-    """Beyond `limits.connections` a client gets a quick 503; the others are served on."""
-    async with DataPlane(limits=schema.Limits(connections=1)) as plane:
-        await plane.serve(await plane.upstream(OK))
-        first = await plane.connect()
-        first.send(get())
-        assert (await first.response()).status == 200
-        second = await plane.connect()
-        assert (await second.response()).status == 503
-        first.send(get())
-        assert (await first.response()).status == 200
-        first.close()
-        await until(lambda: not plane.context.clients)
-        assert (await plane.ask(get())).status == 200
-
-
-async def test_a_body_over_the_limit_is_413() -> None:
-    """A body over the limit is refused, by its announced length or as it streams."""
-
-    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-
-    async with DataPlane(limits=schema.Limits(body_bytes=10)) as plane:
-        await plane.serve(await plane.upstream(swallow))
-        assert (await plane.ask(get("/", "Content-Length: 11", method="POST") + b"a" * 11)).status == 413
-        chunked = get("/", "Transfer-Encoding: chunked", method="POST") + b"b\r\n" + b"a" * 11 + b"\r\n0\r\n\r\n"
-        assert (await plane.ask(chunked)).status == 413
-
-
 async def test_a_half_closed_client_still_gets_its_answer() -> None:
     """A client that has sent its request and its FIN reads the whole answer (RFC 9112 section 9.6)."""
     gate = asyncio.Event()
@@ -343,29 +250,6 @@ async def test_any_split_of_the_bytes_gives_the_same() -> None:
             assert (await wire.response()).status == 200
             assert seen == [(b"PUT /1 HTTP/1.1", b"body"), (b"GET /2 HTTP/1.1", b"")]
             wire.close()
-
-
-@pytest.mark.parametrize("hosts", [("other.test",), ()])
-async def test_head_has_no_body_in_errors_of_our_own(hosts: tuple[str, ...]) -> None:
-    """HEAD answered by ourselves, 404 or 503, has the headers of the error and no body: the connection stays in step."""
-    async with DataPlane() as plane:
-        await plane.serve((), hosts=hosts)
-        wire = await plane.connect()
-        wire.send(get(method="HEAD") + get())
-        first = await wire.response(head_only=True)
-        second = await wire.response()
-        assert first.status == second.status == (404 if hosts else 503)
-        assert first.get("content-length") == second.get("content-length")
-
-
-async def test_a_refused_head_has_no_body() -> None:
-    """A malformed HEAD is refused without a body, too."""
-    async with DataPlane() as plane:
-        await plane.serve(await plane.upstream(OK))
-        wire = await plane.connect()
-        wire.send(b"HEAD / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
-        assert (await wire.head()).status == 400
-        assert await wire.ended() == b""
 
 
 async def test_a_kept_connection_sees_a_new_preview_header() -> None:

@@ -10,7 +10,7 @@ from support.builds import interpreted_only
 from support.dataplane import OK, DataPlane, until
 
 from bgproxy.config import schema
-from bgproxy.proxy.client import BUSY, IDLE
+from bgproxy.proxy.client_state import BUSY, IDLE
 from bgproxy.proxy.exchange import BEGUN, NOTHING
 from bgproxy.proxy.slow import SlowClients
 from bgproxy.switchboard.layout import SLOW_BODY, SLOW_READER

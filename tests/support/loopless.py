@@ -20,6 +20,7 @@ from bgproxy.http1.names import NameTable
 from bgproxy.model.snapshot import ProxySpec, ServiceSpec
 from bgproxy.proxy.client import ClientConnection
 from bgproxy.proxy.context import Context
+from bgproxy.proxy.deadlines import due, is_due
 from bgproxy.proxy.heads import Listener
 from bgproxy.proxy.upstream import UpstreamConnection
 from bgproxy.switchboard.board import Switchboard
@@ -245,8 +246,8 @@ class Plane:
         context = self.context
         for round_ in range(6):
             now = LATE * (1 + round_)
-            for client in [client for client in context.clients if client.is_due(now)]:
-                client.due(now)
+            for client in [client for client in context.clients if is_due(client, now)]:
+                due(client, now)
             for server in [server for server in context.servers if 0.0 < server.deadline <= now]:
                 server.due()
             self.settle()
