@@ -118,8 +118,8 @@ class AdminServer:
         if self._runner.server is not None:
             Crowd(self._runner.server, lambda: most(controller.config.admin.connections), controller.tallies.evicted)
         for sock in sockets:
-            tls = None if self._certificate is None or sock.family == socket.AF_UNIX else self._certificate.context
-            await Site(self._runner, sock, tls).start()
+            certificate = None if sock.family == socket.AF_UNIX else self._certificate
+            await Site(self._runner, sock, certificate).start()
 
     async def stop(self) -> None:
         """Stop accepting, end event streams, give the answers under way `STOP_WITHIN` seconds, close all connections."""

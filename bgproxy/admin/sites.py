@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import sys
 from typing import Any, Final
 
@@ -16,19 +15,21 @@ from aiohttp import web
 
 from bgproxy.admin import problems
 from bgproxy.admin.problems import Problem
-from bgproxy.admin.tls import HANDSHAKE_WITHIN
+from bgproxy.admin.tls import HANDSHAKE_WITHIN, Certificate, is_known
 
 _BACKLOG: Final = 128
 _LONGEST_REASON: Final = 200  # characters of what a parser has to say
 
 
 class Site(web.SockSite):
-    """A site on a bound socket."""
+    """A site on a bound socket, with TLS if there is a certificate."""
 
-    __slots__ = ()
+    __slots__ = ("_certificate",)
 
-    def __init__(self, runner: web.BaseRunner, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, runner: web.BaseRunner, sock: socket.socket, certificate: Certificate | None) -> None:
+        tls = None if certificate is None else certificate.context
         super().__init__(runner, sock, ssl_context=tls, backlog=_BACKLOG)
+        self._certificate = certificate
 
     async def start(self) -> None:
         """Accept from now on."""
@@ -37,7 +38,9 @@ class Site(web.SockSite):
         assert server is not None  # noqa: S101 - the runner was set up, or the line above had raised
         loop = asyncio.get_running_loop()
 
-        def protocol() -> web.RequestHandler:
+        def protocol() -> web.RequestHandler:  # called when a client is accepted
+            if self._certificate is not None:
+                self._certificate.renew()
             made = server()
             made.__class__ = _Handler  # aiohttp has no other way to say which class it is to be
             return made
@@ -57,6 +60,13 @@ class _Handler(web.RequestHandler):
     """The protocol of a connection: what never became a request is answered as everything else is."""
 
     __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A connection stands, its handshake is done."""
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and not is_known(tls):
+            self.force_close()
 
     def handle_error(
         self,

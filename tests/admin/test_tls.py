@@ -150,6 +150,45 @@ async def test_clients_show_a_certificate_where_that_is_asked_for(tmp_path, auth
             renew(authority, tmp_path, files)
 
 
+async def test_a_reload_that_begins_to_ask_for_certificates_is_obeyed(tmp_path, authority):
+    """From the next client on: one without is let in no more, not by a session of before either."""
+    files = authority.issue(tmp_path, "localhost", stem="a")
+    mine = authority.issue(tmp_path, "ci.test", stem="mine")
+    asking = settings(files, client_ca=str(authority.write(tmp_path)))
+    async with Served(settings(files)) as served:
+        without, known = authority.client_context(), authority.client_context()
+        known.load_cert_chain(mine.cert, mine.key)
+        sessions: list[ssl.SSLSession] = []
+        assert await asyncio.to_thread(status_of, served.port, without, ssl.TLSVersion.TLSv1_2, sessions) == 200
+        assert sessions
+        served.controller.config = replace(served.controller.config, admin=config(tls=asking).admin)
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            assert await asyncio.to_thread(status_of, served.port, without, version) is None
+            assert await asyncio.to_thread(status_of, served.port, known, version) == 200
+            for session in sessions:
+                assert await asyncio.to_thread(status_of, served.port, without, version, [session]) is None
+        served.controller.config = replace(served.controller.config, admin=config(tls=settings(files)).admin)
+        assert await asyncio.to_thread(status_of, served.port, without, ssl.TLSVersion.TLSv1_3) == 200
+
+
+def status_of(
+    port: int, context: ssl.SSLContext, version: ssl.TLSVersion, sessions: list[ssl.SSLSession] | None = None
+) -> int | None:
+    """Of GET /v1/status; None if there is no answer. Begins with the first of `sessions`, and adds the one that it made."""
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1_2, version
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+        try:
+            first = sessions[0] if sessions else None
+            with context.wrap_socket(plain, server_hostname="localhost", session=first) as sock:
+                sock.sendall(b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                answer = b"".join(iter(lambda: sock.recv(65536), b""))
+                if sessions is not None and sock.session is not None:
+                    sessions.append(sock.session)
+                return int(answer.split()[1]) if answer else None
+        except OSError:
+            return None
+
+
 async def test_who_does_not_finish_the_handshake_is_let_go(tmp_path, authority, monkeypatch):
     """After a deadline, so that silence costs a descriptor for seconds only."""
     monkeypatch.setattr("bgproxy.admin.sites.HANDSHAKE_WITHIN", 0.1)
