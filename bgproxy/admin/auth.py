@@ -23,7 +23,7 @@ from aiohttp import web
 
 from bgproxy.admin.problems import Problem
 from bgproxy.config.schema import Admin, Role, Token
-from bgproxy.config.tokens import token_in
+from bgproxy.config.tokens import content_of, token_in
 from bgproxy.errors import StartError
 
 log = logging.getLogger("bgproxy.admin")
@@ -80,10 +80,11 @@ def read_token(token: Token) -> str:
     if token.token_file is not None:
         source = f"the file {token.token_file}"
         try:
-            text = Path(token.token_file).read_text("utf-8")
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise StartError(f"admin token {token.name!r}: {source} cannot be read: {reason}") from error
+            text, _ = content_of(Path(token.token_file))
+        except OSError as error:
+            raise StartError(f"admin token {token.name!r}: {source} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise StartError(f"admin token {token.name!r}: {source} {error}") from None
     else:
         source = f"the environment variable {token.token_env}"
         text = os.environ.get(token.token_env or "", "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import time
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Final
 from bgproxy.config import certificates
 from bgproxy.config.addresses import ListenAddress, UnixAddress, leads_to, parse_listen, parse_upstream
 from bgproxy.config.schema import Config
-from bgproxy.config.tokens import LONGEST, token_in
+from bgproxy.config.tokens import content_of, token_in
 from bgproxy.config.written import Path, Written
 
 _TLS: Final[Path] = ("admin", "tls")
@@ -76,19 +75,16 @@ def _check_tokens(written: Written, folder: FilePath, environment: Mapping[str, 
 
 
 def _file_token(written: Written, place: Path, file: FilePath) -> str | None:
+    if "\0" in str(file):
+        written.report(place, f"{str(file)!r} is not a path: write the path of a file with the token in it")
+        return None
     try:
-        with file.open("rb") as opened:
-            content = opened.read(LONGEST + 2)
-            mode = os.fstat(opened.fileno()).st_mode
+        content, mode = content_of(file)
+        token = token_in(content)
     except OSError as error:
         reason = f"{file} cannot be read ({error.strerror}): write the token into it, readable for this user"
         written.report(place, reason)
         return None
-    except ValueError:
-        written.report(place, f"{str(file)!r} is not a path: write the path of a file with the token in it")
-        return None
-    try:
-        token = token_in(content.decode(errors="replace"))
     except ValueError as error:
         written.report(place, f"{file} {error}")
         return None

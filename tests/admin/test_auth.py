@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 
 import pytest
@@ -181,11 +182,13 @@ def test_a_token_that_cannot_be_read_is_refused_at_start(tmp_path, monkeypatch):
     """Missing, empty, unset or short: the text names the token and the source."""
     monkeypatch.delenv("UNSET", raising=False)
     monkeypatch.setenv("SHORT", "x" * 15)
+    os.mkfifo(tmp_path / "pipe")
     empty = tmp_path / "empty"
     empty.write_text(" \n")
     for token, said in (
         (Token(name="a", role="admin", token_file=str(tmp_path / "none")), "cannot be read: No such file"),
         (Token(name="a", role="admin", token_file=str(empty)), "is empty"),
+        (Token(name="a", role="admin", token_file=str(tmp_path / "pipe")), "is not a regular file"),
         (Token(name="a", role="admin", token_env="UNSET"), "environment variable UNSET is empty"),
         (Token(name="a", role="admin", token_env="SHORT"), "could be guessed"),
     ):

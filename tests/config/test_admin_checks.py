@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,10 @@ def test_a_token_file_that_cannot_be_read(tmp_path):
     (tmp_path / "t").mkdir()
     (mistake,), _ = judged(tmp_path, TOKEN)
     assert "cannot be read (Is a directory)" in mistake
+    (tmp_path / "t").rmdir()
+    os.mkfifo(tmp_path / "t")
+    (mistake,), _ = judged(tmp_path, TOKEN)
+    assert f"{tmp_path / 't'} is not a regular file" in mistake
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])

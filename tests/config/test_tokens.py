@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from bgproxy.config.tokens import LONGEST, SHORTEST, token_in
+from bgproxy.config.tokens import LONGEST, SHORTEST, content_of, token_in
 
 
 @pytest.mark.parametrize("around", ["{}", "{}\n", "{}\r\n", "  {}\t\n\n"])
@@ -39,3 +41,18 @@ def test_what_is_none_says_why_and_not_what_it_was(text, wrong):
 def test_the_shortest_and_the_longest(length):
     """Both are tokens."""
     assert len(token_in("!" * length)) == length
+
+
+def test_a_file_is_read_no_further_than_a_token_may_go(tmp_path):
+    """Whatever somebody has put in its place."""
+    (tmp_path / "t").write_bytes(b"x" * 10_000_000)
+    content, mode = content_of(tmp_path / "t")
+    assert LONGEST < len(content) < 2 * LONGEST
+    assert mode & 0o400
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    """Nobody may ever write into it; and a second reading, at a reload, would find nothing."""
+    os.mkfifo(tmp_path / "t")
+    with pytest.raises(ValueError, match="is not a regular file"):
+        content_of(tmp_path / "t")
