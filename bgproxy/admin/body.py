@@ -31,6 +31,12 @@ _ILL_TEXT: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _GOOD_TEXT: Final = r"^[^\x00-\x08\x0b-\x1f\x7f]*$"
 
 
+#: Mistakes that are told of at most: who sends thousands is no person.
+MOST_MISTAKES: Final = 20
+#: Characters that an item of a list, or a name, may have; far more than a URL of an upstream needs.
+LONGEST_ITEM: Final = 2048
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One field: its name, its type, and what it may be."""
@@ -52,12 +58,16 @@ class Field:
             text["enum"] = list(self.choices)
         else:
             text["pattern"] = _GOOD_TEXT
+            if self.type != "string":
+                text["maxLength"] = LONGEST_ITEM
         if self.type == "string":
             schema = text | ({"maxLength": self.longest} if self.longest is not None else {})
         elif self.type == "strings":
             schema = {"type": "array", "items": text} | ({"maxItems": self.longest} if self.longest is not None else {})
         elif self.type == "choices by name":
             schema = {"type": "object", "additionalProperties": text, "minProperties": 1}
+            if self.longest is not None:
+                schema["maxProperties"] = self.longest
         else:
             schema = {"type": self.type}
             if self.least is not None:
@@ -85,13 +95,12 @@ class Field:
                 good = isinstance(value, dict) and len(value) > 0
         if not good:
             return [f"{self.name}: must be {_SAID[self.type]}, not {_shown(value)}"]
-        if isinstance(value, list):
-            found = [line for i, item in enumerate(value) for line in self._text(f"{self.name}[{i}]", item)]
+        if isinstance(value, list | dict):
             if self.longest is not None and len(value) > self.longest:
-                found.append(f"{self.name}: at most {self.longest} entries, not {len(value)}")
-            return found
-        if isinstance(value, dict):
-            return [line for key, item in value.items() for line in self._text(f"{self.name}.{key}", item)]
+                return [f"{self.name}: at most {self.longest} entries, not {len(value)}"]
+            if isinstance(value, list):
+                return [line for i, item in enumerate(value) for line in self._text(f"{self.name}[{i}]", item)]
+            return [line for key, item in value.items() for line in self._text(f"{self.name}.{_cut(key)}", item)]
         return []
 
     def _text(self, where: str, value: object) -> list[str]:
@@ -101,8 +110,9 @@ class Field:
             return [f"{where}: must not have control characters: {_shown(value)}"]
         if self.choices and value not in self.choices:
             return [f"{where}: must be {_either(self.choices)}, not {_shown(value)}"]
-        if self.type == "string" and self.longest is not None and len(value) > self.longest:
-            return [f"{where}: at most {self.longest} characters, not {len(value)}"]
+        longest = self.longest if self.type == "string" else LONGEST_ITEM
+        if longest is not None and len(value) > longest:
+            return [f"{where}: at most {longest} characters, not {len(value)}"]
         return []
 
     def _number(self, value: object) -> list[str]:
@@ -161,7 +171,7 @@ def parse(raw: bytes, fields: Fields) -> dict[str, Any]:
         except _TwiceError as error:
             raise Problem("malformed", f"The body has the field {error.args[0]!r} twice.") from None
         except (ValueError, RecursionError) as error:
-            reason = str(error) if isinstance(error, json.JSONDecodeError) else "not UTF-8, or nested too deeply"
+            reason = _why(error)
             raise Problem("malformed", f"The body is not JSON: {reason}.") from None
     if not isinstance(said, dict):
         raise Problem("malformed", f"The body must be a JSON object, not {_shown(said)}.")
@@ -186,6 +196,8 @@ def check(said: dict[str, Any], fields: Fields, noun: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     mistakes: list[str] = []
     for name, value in said.items():
+        if len(mistakes) > MOST_MISTAKES:
+            break
         field = known.get(name)
         if field is None:
             mistakes.append(_unknown(name, noun, tuple(known)))
@@ -193,6 +205,8 @@ def check(said: dict[str, Any], fields: Fields, noun: str) -> dict[str, Any]:
             mistakes += field.mistakes(value)
             values[name] = value
     mistakes += [f"{field.name}: is missing" for field in fields if field.required and field.name not in said]
+    if len(mistakes) > MOST_MISTAKES:
+        raise Problem("invalid", f"More than {MOST_MISTAKES} mistakes.", mistakes[:MOST_MISTAKES])
     if mistakes:
         raise Problem("invalid", mistakes[0] if len(mistakes) == 1 else f"{len(mistakes)} mistakes.", mistakes)
     return values
@@ -212,6 +226,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _unknown(name: str, noun: str, known: tuple[str, ...]) -> str:
+    name = _cut(name)
     near = get_close_matches(name, known, n=1)
     if near:
         return f"{name}: unknown {noun}; did you mean {near[0]!r}?"
@@ -224,5 +239,20 @@ def _either(choices: tuple[str, ...]) -> str:
 
 def _shown(value: object) -> str:
     """A value as a reader would know it, cut short."""
-    text = json.dumps(value)
+    return _cut(json.dumps(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _why(error: ValueError | RecursionError) -> str:
+    """Why bytes are not JSON."""
+    match error:
+        case json.JSONDecodeError():
+            return str(error)
+        case UnicodeDecodeError():
+            return f"byte {error.start} is not UTF-8"
+        case RecursionError():
+            return "it is nested too deeply"
+    return "a number in it has thousands of digits"

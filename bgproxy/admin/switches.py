@@ -7,6 +7,7 @@ from typing import Any, Final
 from bgproxy.admin.body import Field
 from bgproxy.admin.endpoint import Call, Operation, Reply, endpoint
 from bgproxy.admin.schemas import COUNT, listing, record, ref
+from bgproxy.config.schema import MAX_SERVICES
 from bgproxy.model.pool import POOLS
 
 REASON: Final = Field("reason", "string", "Why, for the history and the audit log.", nullable=True, longest=1000)
@@ -80,7 +81,14 @@ async def rollback_service(call: Call) -> Reply:
         role="operator",
         answer=record(generation=COUNT, services=listing(ref("Switched"))),
         body=(
-            Field("services", "choices by name", "The pool for each service.", choices=POOLS, required=True),
+            Field(
+                "services",
+                "choices by name",
+                "The pool for each service.",
+                choices=POOLS,
+                required=True,
+                longest=MAX_SERVICES,
+            ),
             *_HOW,
         ),
         tagged=True,

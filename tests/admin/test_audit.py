@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -157,3 +158,18 @@ async def test_every_change_is_in_the_audit_log(api, controller, lines, call):
 def test_no_change_is_left_out_above():
     """Whatever is added to the API."""
     assert len(CHANGES) == sum(each.operation.changes for each in ENDPOINTS)
+
+
+async def test_no_body_makes_a_line_too_long_to_be_written(api, controller, lines):
+    """A pipe has room for 64 KiB: whoever could fill it with one line would have changed something unseen."""
+    upstreams = [f"http://{'a' * 200}.test:{port}" for port in range(1, 1000)]
+    body = {"upstreams": upstreams, "reason": "\u20ac" * 1000}
+    async with api.put(f"/v1/services/shop/pools/green?{'x' * 7000}", json=body) as answer:
+        assert answer.status == 422
+    async with api.put("/v1/services/shop/pools/green", json=body) as answer:
+        assert answer.status == 200
+    for line in lines():
+        assert len(json.dumps(line, ensure_ascii=False).encode()) < 16384
+    shown = lines()[1]["said"]["upstreams"]
+    assert shown[0].startswith("http://aaa")
+    assert shown[-1] == "... (999 entries)"

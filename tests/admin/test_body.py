@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from bgproxy.admin.body import Field, check, parse, schema_of
+from bgproxy.admin.body import LONGEST_ITEM, MOST_MISTAKES, Field, check, parse, schema_of
 from bgproxy.admin.problems import MAX_BODY, Problem
 
 FIELDS = (
@@ -162,3 +162,45 @@ async def test_a_bad_query_is_refused(api, query):
     """Parameters are checked as fields are."""
     async with api.get(f"/v1/history?{query}") as answer:
         assert answer.status in (400, 422)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"field{number}": 1 for number in range(60_000)},
+        {"x" * 1_000_000: 1},
+        {"services": {"x" * 1_000_000: "red"}},
+        {"upstreams": ["\x01" * 1_000_000]},
+        {"upstreams": ["\x01"] * 100_000},
+    ],
+)
+def test_a_flood_of_mistakes_is_not_answered_in_kind(body):
+    """A body may have a mebibyte; what is said of it fits on a screen, and looking for near names ends after a few."""
+    with pytest.raises(Problem) as caught:
+        check(body, FIELDS, "field")
+    assert len(caught.value.details) <= MOST_MISTAKES
+    assert sum(map(len, [caught.value.detail, *caught.value.details])) < 200 * (MOST_MISTAKES + 1)
+
+
+def test_items_have_a_longest():
+    """What is quoted in logs and answers is bounded."""
+    assert check({"upstreams": ["x" * LONGEST_ITEM]}, FIELDS, "field")
+    assert mistakes({"upstreams": ["x" * (LONGEST_ITEM + 1)]}) == [
+        f"upstreams[0]: at most {LONGEST_ITEM} characters, not {LONGEST_ITEM + 1}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b'{"limit": ' + b"1" * 5000 + b"}", "a number in it has thousands of digits"),
+        (b'{"reason": "\xff"}', "byte 12 is not UTF-8"),
+        (b"[" * 100_000, "it is nested too deeply"),
+        (b"{", "line 1 column 2"),
+    ],
+)
+def test_what_is_not_json_says_why(raw, why):
+    """The cause itself, not a guess."""
+    with pytest.raises(Problem, match=why) as caught:
+        parse(raw, FIELDS)
+    assert caught.value.slug == "malformed"
