@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 from aiohttp import web
 
 from bgproxy.admin import problems
-from bgproxy.admin.endpoint import EVENT_STREAM, Call, Operation, endpoint
+from bgproxy.admin.endpoint import AUTHORITY, EVENT_STREAM, Call, Operation, endpoint
 from bgproxy.admin.history import SERVICE
 from bgproxy.admin.problems import Problem
 from bgproxy.admin.schemas import STRING
@@ -66,18 +66,23 @@ class Streams:
         events: AsyncIterator[dict[str, Any]],
         service: str | None,
         *,
+        may: Callable[[], bool] = lambda: True,
         first: bytes = _HELLO,
     ) -> None:
-        """Write `first`, and `events` until either side goes; a reader that takes nothing for too long is let go."""
+        """Write `first`, and `events` until either side goes, or `may` says that the reader may have no more.
+
+        A reader that takes nothing for too long is let go.
+        """
         ending = asyncio.create_task(self._ending.wait(), name="events: end")
         following = asyncio.create_task(_next(events), name="events: next")
         try:
-            await response.write(first)
+            async with asyncio.timeout(WRITE_WITHIN):
+                await response.write(first)
             while True:
                 done, _ = await asyncio.wait(
                     {ending, following}, timeout=self.silence, return_when=asyncio.FIRST_COMPLETED
                 )
-                if ending in done:
+                if ending in done or not may():
                     break
                 text = _SIGN_OF_LIFE
                 if following in done:
@@ -135,13 +140,21 @@ async def follow_events(call: Call) -> web.StreamResponse:
     service = call.said.get("service")
     if service is not None:
         call.controller.generation(service)  # raises for an unknown one
-    streams = call.request.app[STREAMS]
+    streams, authority = call.request.app[STREAMS], call.request.app[AUTHORITY]
+
+    def may() -> bool:
+        """A reload may have taken the token away."""
+        try:
+            return authority.caller(call.request).may("viewer")
+        except Problem:
+            return False
+
     with streams.one():
         response = web.StreamResponse(headers=_HEADERS)
         async with contextlib.aclosing(call.controller.events.subscribe(last)) as events:
             await response.prepare(call.request)
             broken = last is not None and call.controller.events.since(last) is None
-            await streams.pump(response, events, service, first=_HELLO + _GAP if broken else _HELLO)
+            await streams.pump(response, events, service, may=may, first=_HELLO + _GAP if broken else _HELLO)
     return response
 
 

@@ -10,6 +10,7 @@ from support.fake_controller import FakeController, config
 
 from bgproxy.admin.app import make_app
 from bgproxy.admin.events import STREAMS, Streams, frame
+from bgproxy.config.schema import Token
 
 DEADLINE = 5.0
 
@@ -146,6 +147,22 @@ async def test_a_subscription_that_fails_ends_the_stream(api, controller, monkey
         text = await answer.text()
     assert "secret" not in text
     assert "the secret cause" in caplog.text
+
+
+async def test_who_loses_the_token_loses_the_stream(aiohttp_client, monkeypatch):
+    """A reload that takes a token away ends what was begun with it."""
+    monkeypatch.setenv("MINE", "m" * 20)
+    monkeypatch.setenv("OTHER", "o" * 20)
+    controller = FakeController(config(tokens=(Token(name="mine", role="viewer", token_env="MINE"),)))
+    api = await aiohttp_client(make_app(controller, controller.config))
+    async with api.get("/v1/events", headers={"Authorization": "Bearer " + "m" * 20}) as answer:
+        await read_frame(answer)
+        controller.events.add("switched", "shop")
+        assert (await read_event(answer))["id"] == "1"
+        controller.config = config(tokens=(Token(name="other", role="viewer", token_env="OTHER"),))
+        controller.events.add("switched", "shop")
+        async with asyncio.timeout(DEADLINE):
+            assert await answer.content.read() == b""
 
 
 def test_a_frame_is_one_line_of_data():
