@@ -58,12 +58,14 @@ class Window:
     requests: int
     errors: int
     buckets: tuple[int, ...]  # not cumulative; the last has no upper bound
+    waiting: int = 0  # requests that were in flight as it began, and are none of its own while they are
 
     @classmethod
     def between(cls, before: Sample, after: Sample) -> Window:
         """The span between two samples."""
         buckets = tuple(now - then for now, then in zip(after.buckets, before.buckets, strict=True))
-        return cls(after.at - before.at, after.requests - before.requests, after.errors - before.errors, buckets)
+        requests, errors = after.requests - before.requests, after.errors - before.errors
+        return cls(after.at - before.at, requests, errors, buckets, before.in_flight[REQUESTS])
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Window:

@@ -123,9 +123,11 @@ class Rules:
             hanging: how many requests wait for their answer for longer than so many seconds.
         """
         for rule in self._rules:
-            waiting = hanging(rule.wait) if rule.wait else 0
+            hung = hanging(rule.wait) if rule.wait else 0
             for window, recent in ((whole, False), *((window, True) for window in latest)):
                 of, bad = rule.count(window)
+                # Those that began within the window: of a few long polls among many requests, all are in flight at any time.
+                waiting = max(hung - window.waiting, 0)
                 of, bad = of + waiting, bad + waiting
                 if of < self.settings.min_requests or not bad:
                     continue
