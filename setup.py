@@ -26,6 +26,7 @@ HOT = [
     "bgproxy/http1/response.py",
     "bgproxy/proxy/balance.py",
     "bgproxy/proxy/bodies.py",
+    "bgproxy/proxy/canary.py",
     "bgproxy/proxy/choice.py",
     "bgproxy/proxy/client.py",
     "bgproxy/proxy/client_state.py",

@@ -1,4 +1,4 @@
-"""Which pool and which upstream a request goes to: preview before session before who is live.
+"""Which pool and which upstream a request goes to: preview before session before canary before who is live.
 
 Synchronous from the load of the word to the count: see `Exchange.claim`.
 """
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 from bgproxy.http1.request import RequestFields, cookie_value
 from bgproxy.model.pool import POOLS
 from bgproxy.proxy.balance import SOURCE_HASH, by_hash, hash_of, pick
+from bgproxy.proxy.canary import number_of, side
 from bgproxy.proxy.peers import PRIVATE, Networks, client_address
+from bgproxy.proxy.sessions import FOLLOW
 
 if TYPE_CHECKING:
     from bgproxy.proxy.client import ClientConnection
@@ -28,11 +30,7 @@ class Memory:
 
     def __init__(self, service: Service, fields: RequestFields, client: ClientConnection) -> None:
         self.service = service
-        address = client.peer  # of the client, behind trusted proxies
-        if client.trusted:
-            # Several lines are one list (RFC 9110 section 5.3): a proxy may have added a line of its own.
-            hops = b",".join([value for name, value in fields.forwarding if name == b"x-forwarded-for"])
-            address = client_address(client.peer, hops.decode("latin-1"), client.context.trusted)
+        address = address_of(client, fields)
         self.preview = _preview(service, fields, address)
         self.key = 0
         if service.balance == SOURCE_HASH or service.source_sessions:
@@ -43,6 +41,15 @@ class Memory:
             self.pin = rules.read(cookie_value(fields.cookies, rules.cookie))
         #: Nothing but who is live decides.
         self.plain = self.preview == _NO_PREVIEW and rules is None and not service.source_sessions
+
+
+def address_of(client: ClientConnection, fields: RequestFields) -> str:
+    """The address of the client, behind trusted proxies."""
+    if not client.trusted:
+        return client.peer
+    # Several lines are one list (RFC 9110 section 5.3): a proxy may have added a line of its own.
+    hops = b",".join([value for name, value in fields.forwarding if name == b"x-forwarded-for"])
+    return client_address(client.peer, hops.decode("latin-1"), client.context.trusted)
 
 
 def remember(service: Service, fields: RequestFields, client: ClientConnection) -> Memory:
@@ -86,32 +93,52 @@ class Choice:
         self.extra = extra
 
 
-def choose(service: Service, memory: Memory, live: int, client: ClientConnection) -> Choice:
-    """Choose for a request that is not `plain`; `live` has just been loaded from the board."""
+def choose(service: Service, memory: Memory, routing: int, client: ClientConnection) -> Choice:
+    """Choose for a request that is not `plain`, or in a canary; `routing` has just been loaded from the board."""
+    live = routing & 1
+    share = routing >> 1
     if memory.preview != _NO_PREVIEW:
         index = live if memory.preview == _LIVE else 1 - live if memory.preview == _IDLE else memory.preview
         pool = service.pools[index]
         return Choice(pool, pick(pool, service.balance, memory.key))
-    pool = service.pools[live]
     rules = service.sessions
-    if rules is None:  # source sessions
-        return Choice(pool, by_hash(pool, memory.key))
-    return _by_session(service, rules, memory, live, client)
+    if rules is not None:
+        return _by_session(service, rules, memory, live, share, client)
+    pool = service.pools[live]
+    extra = b""
+    if share and service.pools[1 - live].ready:  # a canary that is down as a whole is nobody's error
+        found = side(service, share, client, address_of(client, client.fields))
+        extra = found.extra
+        if found.other:
+            pool = service.pools[1 - live]
+    upstream = by_hash(pool, memory.key) if service.source_sessions else pick(pool, service.balance, memory.key)
+    return Choice(pool, upstream, extra)
 
 
-def _by_session(service: Service, rules: SessionRules, memory: Memory, live: int, client: ClientConnection) -> Choice:
+def _by_session(
+    service: Service, rules: SessionRules, memory: Memory, live: int, share: int, client: ClientConnection
+) -> Choice:
     pin = memory.pin
     context = client.context
     if pin is None:
-        pool = service.pools[live]
+        pin = rules.begin(live, b"")
+        if share and service.pools[1 - live].ready and _is_canary(service, pin, share, client):
+            pin.pool = 1 - live
+        pool = service.pools[pin.pool]
         upstream = pick(pool, service.balance, memory.key)
         if upstream is None:
             return Choice(pool, None)
-        pin = rules.begin(live, upstream.tag)
+        pin.tag = upstream.tag
         pool.note_session(pin.session)
         return Choice(pool, upstream, rules.write(pin, secure=client.listener.secure))
     index = pin.pool
-    if index != live:
+    if share:
+        # Both pools are in service: a session moves with the share if it follows, and else stays where it is.
+        if rules.policy == FOLLOW:
+            index = 1 - live if _is_canary(service, pin, share, client) else live
+        if not service.pools[index].ready:
+            index = live
+    elif index != live:
         switched_at = context.board.switched_at(service.slot)
         if not rules.stays(pin, live, switched_at, context.now) or not service.pools[index].ready:
             index = live  # moved, or its pool is down as a whole: never an error
@@ -131,3 +158,7 @@ def _by_session(service: Service, rules: SessionRules, memory: Memory, live: int
     if rules.expired(pin):
         rules.renew(pin)
     return Choice(pool, upstream, rules.write(pin, secure=client.listener.secure))
+
+
+def _is_canary(service: Service, pin: Pin, share: int, client: ClientConnection) -> bool:
+    return number_of(pin.session, client.context.board.switched_at(service.slot)) < share

@@ -291,13 +291,13 @@ class ClientConnection(ClientState):
 
         # No await from here to `claim`: who is live is loaded, and the request is counted for that pool, in one
         # stretch. A drain that finds none in flight after a switch can trust it (switchboard/layout.py).
-        live = context.board.live(service.slot)
-        pool: Pool = service.pools[live]
+        routing = context.board.routing(service.slot)
         extra = self.listener.hsts
-        if memory.plain:
+        if routing < 2 and memory.plain:
+            pool: Pool = service.pools[routing]
             upstream = pick(pool, service.balance, memory.key)
         else:
-            choice = choose(service, memory, live, self)
+            choice = choose(service, memory, routing, self)
             pool = choice.pool
             upstream = choice.upstream
             extra += choice.extra

@@ -12,6 +12,7 @@ from bgproxy.config.addresses import host_of, is_secure
 from bgproxy.model.classes import CLASS_NAMES
 from bgproxy.model.snapshot import PoolSpec, ServiceSpec, TlsSpec, UpstreamSpec
 from bgproxy.proxy.balance import SOURCE_HASH, Ring, balance_code
+from bgproxy.proxy.canary import cookie_of
 from bgproxy.proxy.sessions import SessionRules, tag_of
 from bgproxy.switchboard import layout
 
@@ -249,6 +250,8 @@ class Service:
         self.preview_allow: str | tuple[str, ...] = "private"
         self.sessions: SessionRules | None = None
         self.source_sessions = False
+        self.canary_cookie = cookie_of(spec.name)
+        self.canary_by_address = False
         self.simple = True  # who a client is, and what it says, decides nothing here but a preview
         self.memory: Memory | None = None  # then: what every header block means
 
@@ -267,5 +270,6 @@ class Service:
         self.sessions = SessionRules(spec.name, spec.sessions, session_key) if spec.sessions.mode == "cookie" else None
         self.source_sessions = spec.sessions.mode == "source"
         self.simple = self.sessions is None and not self.source_sessions and self.balance != SOURCE_HASH
+        self.canary_by_address = spec.canary_by == "source"
         self.memory = None
         return self.pools[0].update(spec.pools[0], cells) + self.pools[1].update(spec.pools[1], cells)

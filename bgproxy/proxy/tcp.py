@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bgproxy.model.classes import STREAMS
 from bgproxy.proxy.balance import SOURCE_HASH, by_hash, hash_of, pick
+from bgproxy.proxy.canary import canary_of
 from bgproxy.switchboard.layout import BUCKET_BOUNDS, NO_DESCRIPTOR, REFUSED_ADDRESS, TIMEOUT_TUNNEL
 
 if TYPE_CHECKING:
@@ -153,7 +154,10 @@ class TcpClient(End):
 
         # No await from here to `claim`: who is live is loaded, and the connection is counted for that pool, in one
         # stretch. A drain that finds none in flight after a switch can trust it (switchboard/layout.py).
-        pool: Pool = service.pools[context.board.live(service.slot)]
+        routing = context.board.routing(service.slot)
+        pool: Pool = service.pools[routing & 1]
+        if routing > 1:
+            pool = canary_of(service, routing, self.peer, context.board.switched_at(service.slot))
         upstream = by_hash(pool, key) if service.source_sessions else pick(pool, service.balance, key)
         stream = self.stream = Stream(self, service, pool, key, now)
         if upstream is None:
