@@ -36,6 +36,7 @@ class Tallies:
         self.changes: Counter[tuple[str, Result]] = Counter()
         self.switch_seconds: defaultdict[str, Durations] = defaultdict(lambda: Durations(SWITCH_BOUNDS))
         self.drain_seconds: defaultdict[str, Durations] = defaultdict(lambda: Durations(DRAIN_BOUNDS))
+        self.deployments: Counter[tuple[str, str]] = Counter()  # that have ended, by the state that they ended in
         self.admin_evicted = 0  # connections to the admin API that made room for others
 
     def evicted(self) -> None:
@@ -47,6 +48,10 @@ class Tallies:
         self.changes[service, result] += 1
         if seconds is not None:
             self.switch_seconds[service].observe(seconds)
+
+    def deployed(self, service: str, state: str) -> None:
+        """A deployment has ended in this state."""
+        self.deployments[service, state] += 1
 
     def drained(self, service: str, seconds: float) -> None:
         """A pool of the service was drained."""

@@ -1,0 +1,28 @@
+"""Waiting for somebody to say yes, where the configuration asks for that."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bgproxy.config.units import format_duration
+from bgproxy.control.deployments.stage import NotApproved, Run
+
+#: Seconds between two looks.
+POLL: Final = 0.1
+
+
+async def await_approval(run: Run) -> None:
+    """End when somebody has approved; raises `NotApproved` when nobody has in time, counted from the first time it asked."""
+    run.approved.clear()
+    limit = run.settings.approve.timeout
+    began = next((step.at for step in run.record.steps if step.state == run.record.state.value), run.clock.time())
+    run.waits = True
+    try:
+        while not run.approved.is_set():
+            left = began + limit - run.clock.time()
+            if left <= 0:
+                raise NotApproved(f"nobody approved it within {format_duration(limit)}")
+            run.show("waits for `bgproxy approve`", left=round(left, 1))
+            await run.clock.sleep(min(POLL, left))
+    finally:
+        run.waits = False
