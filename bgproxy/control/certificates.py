@@ -26,6 +26,9 @@ log = logging.getLogger("bgproxy.controller")
 #: Seconds between two looks at the files: a few stat(2) each.
 LOOK_EVERY: Final = 2.0
 
+#: Seconds before its end from which a certificate is told of; of a short-lived one, a fifth of its life.
+FORETOLD: Final = 14 * 86400.0
+
 _Mark = tuple[tuple[int, int, int, int], ...]  # of files: device, inode, size, and when last written
 
 
@@ -40,6 +43,7 @@ class _Watched:
     read: _Mark = ()  # the files that are in force, or were refused
     doubted: _Mark = ()  # the files that could not be used when last looked at
     problem: str = ""  # why the files as they are now are not in force
+    foretold: int = 0  # how often the end of `pair` was told of
 
 
 class Certificates:
@@ -106,6 +110,7 @@ class Certificates:
                     changed |= await self._read(watched, mark, at_once=at_once)
             if changed:
                 self._changed()
+            self._foretell()
             return changed
 
     async def _read(self, watched: _Watched, mark: _Mark, *, at_once: bool) -> bool:
@@ -124,6 +129,7 @@ class Certificates:
         watched.problem = ""
         same = good in (watched.pair, watched.authorities)
         if isinstance(good, Pair):
+            watched.foretold = 0 if good != watched.pair else watched.foretold
             watched.pair = good
         else:
             watched.authorities = good
@@ -151,6 +157,23 @@ class Certificates:
         log.info("certificate renewed", extra={"fields": {"cert": watched.cert}})
         message = f"{watched.cert} was renewed and is in force{until}."
         self._events.emit(Draft(type="certificate_renewed", message=message, data={"cert": watched.cert}))
+
+    def _foretell(self) -> None:
+        """Tell of certificates that are about to expire: in time, once more when it is urgent, and when it has happened."""
+        for watched in self._watched.values():
+            pair = watched.pair
+            if pair is None:
+                continue
+            left = pair.not_after - self._clock()
+            first = min(FORETOLD, (pair.not_after - pair.not_before) / 5)
+            due = sum(left < within for within in (first, first / 4, 0.0))
+            if due > watched.foretold:
+                watched.foretold = due
+                until = rfc3339(pair.not_after)
+                what = f"expires at {until}" if left >= 0 else f"expired at {until}, and clients refuse it"
+                message = f"{watched.cert} {what}: renew it, new files are taken by themselves."
+                log.log(logging.WARNING if left >= 0 else logging.ERROR, "%s", message)
+                self._events.emit(Draft(type="certificate_expires", message=message, data={"cert": watched.cert}))
 
     # --- what is in force -------------------------------------------------------------------------------------------
 

@@ -171,3 +171,32 @@ async def test_a_broken_certificate_at_the_start_is_told_at_once(files):
     assert (room.certificates.specs(), room.types(), room.told) == ((), ["certificate_refused"], 0)
     assert room.certificates.status()[0]["not_after"] is None
     await room.certificates.stop()
+
+
+async def test_the_end_of_a_certificate_is_told_of_beforehand(authority, tmp_path, caplog):
+    """In time, when it is urgent, and when it has happened; each once. A renewed one is told of anew."""
+    files = authority.issue(tmp_path, "a.test", not_before=-50 * DAY, not_after=50 * DAY)
+    room = Room(files)
+    now = time.time()
+    passed = [0.0]  # days
+    room.certificates._clock = lambda: now + passed[-1] * 86400
+    told = []
+    for days in (0.0, 35.0, 37.0, 40.0, 46.0, 47.0, 47.5, 49.9, 50.1, 60.0):
+        passed.append(days)
+        await room.certificates.look()
+        told.append(room.types().count("certificate_expires"))
+    assert told == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
+    assert [record.levelname for record in caplog.records if "renew it" in record.getMessage()] == [
+        "WARNING",
+        "WARNING",
+        "ERROR",
+    ]
+    passed.append(0.0)
+    renewed = authority.issue(tmp_path, "a.test", stem="next", not_after=5 * DAY, not_before=-DAY)
+    replace(files.cert, content(renewed.cert))
+    replace(files.key, content(renewed.key))
+    await room.certificates.look()
+    assert room.types().count("certificate_expires") == 3
+    passed.append(4.5)
+    await room.certificates.look()
+    assert room.types().count("certificate_expires") == 4
