@@ -64,6 +64,10 @@ def _check_tokens(written: Written, folder: FilePath, environment: Mapping[str, 
         if source is None:
             continue
         place = (*path, sources[0])
+        if not source:
+            what = "the path of a file with the token in it" if sources[0] == "token_file" else "a variable's name"
+            written.report(place, f"is empty: write {what}")
+            continue
         if sources[0] == "token_file":
             text = _file_token(written, place, folder / source)
         else:
@@ -88,8 +92,9 @@ def _file_token(written: Written, place: Path, file: FilePath) -> str | None:
     except ValueError as error:
         written.report(place, f"{file} {error}")
         return None
-    if mode & stat.S_IROTH:
-        written.warn(place, f"{file} can be read by every user of this machine: chmod o-r {file}")
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        what = "written" if mode & stat.S_IWOTH else "read"
+        written.warn(place, f"{file} can be {what} by every user of this machine: chmod o-rw {file}")
     return token
 
 
@@ -124,12 +129,16 @@ def _check_tls(written: Written, folder: FilePath, addresses: list[tuple[Path, L
         written.warn(_TLS, "has no effect: a Unix socket carries no TLS, and admin.listen has nothing else")
     try:
         certificates.judge_pair(str(folder / cert), str(folder / key), time.time())
+    except certificates.CertificateError as error:
+        written.report((*_TLS, error.part), str(error))
+    else:
+        if unwise := certificates.exposure(str(folder / key)):
+            written.warn((*_TLS, "key"), unwise)
+    try:
         if client_ca:
             certificates.judge_authorities(str(folder / client_ca))
     except certificates.CertificateError as error:
         written.report((*_TLS, error.part), str(error))
-    if unwise := certificates.exposure(str(folder / key)):
-        written.warn((*_TLS, "key"), unwise)
 
 
 def _check_reach(written: Written, addresses: list[tuple[Path, ListenAddress]]) -> None:

@@ -104,14 +104,16 @@ def test_a_token_file_that_cannot_be_read(tmp_path):
     assert f"{tmp_path / 't'} is not a regular file" in mistake
 
 
-@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
+@pytest.mark.parametrize(
+    ("mode", "warned"), [(0o600, ""), (0o640, ""), (0o644, "read"), (0o604, "read"), (0o602, "written")]
+)
 def test_a_token_file_that_everyone_can_read_is_a_warning(tmp_path, mode, warned):
-    """The group may be bgproxy's; all others never."""
+    """The group may be bgproxy's; all others never: who can write one makes a token of their own."""
     file = write_token(tmp_path, mode=mode)
     mistakes, warnings = judged(tmp_path, TOKEN.replace(":8900", "127.0.0.1:8900"))
     assert mistakes == []
     expected = (
-        f"admin.tokens[0].token_file: warning: {file} can be read by every user of this machine: chmod o-r {file}"
+        f"admin.tokens[0].token_file: warning: {file} can be {warned} by every user of this machine: chmod o-rw {file}"
     )
     assert warnings == ([expected] if warned else [])
 
@@ -137,6 +139,16 @@ def test_two_tokens_with_one_text(tmp_path):
     (mistake,), _ = judged(tmp_path, text, {"T": SECRET})
     assert mistake.startswith("admin.tokens[1].token_env: holds the same text as the token on line 4")
     assert SECRET not in mistake
+
+
+def test_a_token_from_nowhere(tmp_path):
+    """An empty path is not the directory of the configuration, and an empty name no variable."""
+    text = "admin: {tokens: [{name: a, role: admin, token_file: ''}, {name: b, role: admin, token_env: ''}]}\n"
+    mistakes, _ = judged(tmp_path, text)
+    assert mistakes == [
+        "admin.tokens[0].token_file: is empty: write the path of a file with the token in it",
+        "admin.tokens[1].token_env: is empty: write a variable's name",
+    ]
 
 
 # --- TLS ------------------------------------------------------------------------------------------------------------
@@ -180,6 +192,15 @@ def test_what_is_wrong_with_them_is_said(tmp_path, authority):
         assert len(mistakes) == 1, (parts, mistakes)
         assert mistakes[0].startswith(f"{path}: "), mistakes
         assert wrong in mistakes[0]
+
+
+def test_each_file_is_judged_for_itself(tmp_path, authority):
+    """Authorities that are no good beside a pair that is none; and what is no key is not to be hidden."""
+    pair = authority.issue(tmp_path, "admin.test")
+    Path(pair.cert).chmod(0o644)
+    mistakes, warnings = judged(tmp_path, tls(cert=pair.key, key=pair.cert, client_ca=tmp_path / "none"))
+    assert [mistake.partition(":")[0] for mistake in mistakes] == ["admin.tls.cert", "admin.tls.client_ca"]
+    assert warnings == []
 
 
 def test_a_key_that_everyone_can_read_is_a_warning(tmp_path, authority):
