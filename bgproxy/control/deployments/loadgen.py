@@ -35,6 +35,9 @@ NICE: Final = 10
 #: Seconds between two lines of progress.
 EVERY: Final = 0.5
 
+#: Seconds between two looks at what is due, at the least: less than the loop's timers know would be spent waiting awake.
+TICK: Final = 0.001
+
 #: Requests that are begun at a time, at the most, before others have their turn.
 _BATCH: Final = 200
 
@@ -175,7 +178,7 @@ class Load:
                 self._put(lanes[self._due % len(lanes)], due)
                 self._due += 1
             left = self._began + self._due / rate - self._now()
-            await asyncio.sleep(max(left, 0))
+            await asyncio.sleep(max(left, TICK) if left > 0 else 0)
 
     def _put(self, lane: _Lane, due: float) -> None:
         lane.due.put_nowait(due)
