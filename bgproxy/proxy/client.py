@@ -292,7 +292,7 @@ class ClientConnection(ClientState):
         # No await from here to `claim`: who is live is loaded, and the request is counted for that pool, in one
         # stretch. A drain that finds none in flight after a switch can trust it (switchboard/layout.py).
         routing = context.board.routing(service.slot)
-        extra = self.listener.hsts
+        extra = b""
         if routing < 2 and memory.plain:
             pool: Pool = service.pools[routing]
             upstream = pick(pool, service.balance, memory.key)
@@ -312,6 +312,9 @@ class ClientConnection(ClientState):
             exchange.key = memory.key
         if extra:
             exchange.extra = extra
+            exchange.plain = False
+        if self.listener.hsts:
+            exchange.hsts = self.listener.hsts
             exchange.plain = False
         exchange.claim(upstream)
 

@@ -47,6 +47,7 @@ class Exchange:
     kept_size: int = 0
     status: int = 0
     extra: bytes = b""  # lines to add to the answer's head: Set-Cookie, X-BGProxy-Pool
+    hsts: bytes = b""  # the listener's line, for an answer that has none of the upstream's
     tried: list[Upstream] | None = None
 
     def __init__(self, client: ClientConnection, service: Service, pool: Pool, head: bytes, now: float) -> None:

@@ -381,9 +381,9 @@ class UpstreamConnection:
                 self.client_keep = False
 
         # The plain case, one write: nothing to add, a client that stays, a body of known length or none.
-        plain = (
-            response.dated and not exchange.extra and self.client_keep and fields.minor == 1 and not self.until_close
-        )
+        plain = response.dated and self.client_keep and fields.minor == 1 and not self.until_close
+        if exchange.extra or exchange.hsts:
+            plain = False
         if whole:
             body_end = start + self.body_left
             self.body_left = 0
@@ -415,12 +415,7 @@ class UpstreamConnection:
         lines = [response.forwarded]
         if not response.dated:
             lines.append(self.context.date_line)
-        extra = exchange.extra
-        if extra:
-            hsts = exchange.client.listener.hsts
-            if hsts and b"\nstrict-transport-security:" in response.forwarded.lower():
-                extra = extra[len(hsts) :]  # what the upstream says holds: a second one is not looked at (RFC 6797 8.1)
-            lines.append(extra)
+        lines.append(_extra(response, exchange))
         if exchange.fields.minor:
             if self.rechunk or (response.chunked and not response.bodyless):
                 lines.append(_CHUNKED)
@@ -511,8 +506,17 @@ class UpstreamConnection:
         exchange.status = 101
         exchange.upgraded()
         upgrade = response.upgrade or exchange.fields.upgrade
-        head = b"".join([response.forwarded, exchange.extra, b"Connection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n\r\n"])
+        extra = _extra(response, exchange)
+        head = b"".join([response.forwarded, extra, b"Connection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n\r\n"])
         exchange.client.write(head)
         self.exchange = None
         self.tunnel = Tunnel(exchange, exchange.client, self, upgrade)
         self.tunnel.begin(rest)
+
+
+def _extra(response: ResponseHead, exchange: Exchange) -> bytes:
+    """The lines that an answer's head gets of us, beside those of its framing."""
+    hsts = exchange.hsts
+    if hsts and b"\nstrict-transport-security:" in response.forwarded.lower():
+        return exchange.extra  # what the upstream says holds: a second one is not looked at (RFC 6797 section 8.1)
+    return hsts + exchange.extra

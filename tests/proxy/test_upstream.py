@@ -344,3 +344,19 @@ async def test_an_answer_in_one_piece_goes_the_way_of_the_table() -> None:
     """Its short cut from waiting to idle is what a head and an end of an answer make of it."""
     answering = connection.SERVER_STEPS[upstream_module.HEAD * 6 + upstream_module.WAITING]
     assert connection.SERVER_STEPS[upstream_module.ANSWERED * 6 + answering] == upstream_module.IDLE
+
+
+@pytest.mark.parametrize("whose", [b"", b"Strict-Transport-Security: max-age=5\r\n"])
+async def test_an_upstreams_own_hsts_replaces_ours_and_nothing_else(whose: bytes) -> None:
+    """The listener's line is for answers without one; what else we add stays beside either."""
+    response = b"HTTP/1.1 200 OK\r\n" + whose + b"Content-Length: 2\r\n\r\nok"
+    async with DataPlane() as plane:
+        plane.listener.hsts = b"Strict-Transport-Security: max-age=9\r\n"
+        await plane.serve(await plane.upstream(response), expose_pool=True)
+        wire = await plane.connect()
+        for _ in range(2):
+            wire.send(get())
+            answer = await wire.response()
+            lines = [value for name, value in answer.headers if name == "strict-transport-security"]
+            assert lines == ["max-age=5" if whose else "max-age=9"]
+            assert answer.get("x-bgproxy-pool") == "blue"
