@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import select
+import stat
 import traceback
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -62,8 +63,12 @@ class NeverBlockingHandler(logging.Handler):
         super().__init__()
         self.dropped = 0
         self._descriptor = descriptor
+        self._own = _own_pipe(descriptor)
+        if self._own is not None:
+            self._descriptor = self._own
+        self._given = descriptor
         self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLOUT)
+        self._poll.register(self._descriptor, select.POLLOUT)
         self._reported = 0  # of `dropped`
         self._torn = False  # a line was begun and not ended
 
@@ -82,6 +87,15 @@ class NeverBlockingHandler(logging.Handler):
                 self._reported = lost
         if not self._write(line):
             self.dropped += 1
+
+    def close(self) -> None:
+        """Close what is this handler's own; the descriptor that it was given is not. Idempotent."""
+        if self._own is not None:
+            self._poll.unregister(self._own)
+            os.close(self._own)
+            self._own, self._descriptor = None, self._given  # its number may soon be another file's
+            self._poll.register(self._descriptor, select.POLLOUT)
+        super().close()
 
     def _write(self, line: str) -> bool:
         """Whether the whole line got through. Never blocks: see `PIECE`."""
@@ -113,10 +127,25 @@ def setup(level: int = logging.INFO, descriptor: int = STDERR) -> NeverBlockingH
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, NeverBlockingHandler)]:
         root.removeHandler(old)
+        old.close()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("bgproxy").setLevel(level)
     return handler
+
+
+def _own_pipe(descriptor: int) -> int | None:
+    """A pipe opened once more, so that writing to it never blocks; None where that cannot be, or is no pipe.
+
+    Of what others write to as well, a poll says only how it was a moment ago: another process may have filled it. To say of
+    the descriptor itself that it should not block would say it to all who have it, and to the shell of a terminal.
+    """
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # no /proc here, a pipe of another user, or one that nobody reads
+        pass
+    return None
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

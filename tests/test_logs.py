@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import pty
+from types import SimpleNamespace
 
 import pytest
 
@@ -168,3 +170,27 @@ def _drain(reader: int) -> bytes:
     except BlockingIOError:
         pass
     return data
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_that_another_process_has_just_filled_is_not_waited_for(pipe):
+    """Between the look whether there is room and the writing, somebody else may have written."""
+    handler = logs.NeverBlockingHandler(pipe[1])
+    handler._poll = SimpleNamespace(poll=lambda _: [pipe[1]])  # "there is room": how it was a moment ago
+    os.set_blocking(pipe[1], False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(pipe[1], bytes(4096))
+    os.set_blocking(pipe[1], True)
+    handler.emit(record("lost"))
+    assert handler.dropped == 1
+    assert os.get_blocking(pipe[1])
+
+
+def test_after_its_end_a_handler_writes_to_what_it_was_given(pipe):
+    """Its own descriptor is closed then, and the number may be another file's; what is logged at an exit still gets out."""
+    handler = logs.NeverBlockingHandler(pipe[1])
+    handler.close()
+    handler.close()
+    handler.emit(record("late"))
+    assert b"late" in os.read(pipe[0], 65536)
