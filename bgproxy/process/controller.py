@@ -32,6 +32,9 @@ REFUSED: Final = 2
 #: Seconds that each of the API and the control plane may take to stop.
 STOP_WITHIN: Final = 10.0
 
+#: Seconds until events are followed again, after there were too many of them.
+FOLLOW_AGAIN: Final = 0.1
+
 log = logging.getLogger("bgproxy.controller")
 
 
@@ -95,6 +98,9 @@ class ControllerProcess:
             record = Record("reload", time.monotonic(), who="SIGHUP", role="admin", address="local")
             try:
                 await self._controller.reload(actor=Actor("SIGHUP", "local"))
+            except asyncio.CancelledError:  # a stop; what has begun may still be put in force
+                record.write("interrupted", 0)
+                raise
             except Exception as error:  # noqa: BLE001 - what nobody foresaw is in the log by `of`, and the next signal is heard
                 problem = problems.of(error)
                 for line in problem.details or [problem.detail]:
@@ -105,10 +111,18 @@ class ControllerProcess:
 
     async def _tell_of_reloads(self) -> None:
         """Give the supervisor each new configuration for the next controller, whoever asked for the reload."""
-        async for event in self._controller.events.subscribe(None):
-            if event["type"] == "reloaded" and self._controller.config is not self._told:
-                self._told = self._controller.config
-                self._tether.say({"config": base64.b64encode(pickle.dumps(self._told)).decode()})
+        while True:
+            self._tell_config()
+            async for event in self._controller.events.subscribe(None):
+                if event["type"] == "reloaded":
+                    self._tell_config()
+            # More has happened at a time than the log is long, a thousand upstreams falling, say: look, and follow again.
+            await asyncio.sleep(FOLLOW_AGAIN)
+
+    def _tell_config(self) -> None:
+        if self._controller.config is not self._told:
+            self._told = self._controller.config
+            self._tether.say({"config": base64.b64encode(pickle.dumps(self._told)).decode()})
 
     def _heard(self, message: dict[str, Any], handover: socket.socket | None) -> None:
         match message:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
+import logging
 import os
+import pickle
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.http import Client
-from support.waiting import eventually
+from support.waiting import eventually, eventually_async
 
 from bgproxy.config.schema import Admin, Config, Pool, Pools, Service, Token
+from bgproxy.control.events import Draft, EventLog
 from bgproxy.process.children import fork, how_it_ended
+from bgproxy.process.controller import ControllerProcess
 from bgproxy.process.leash import Leash
 from bgproxy.process.sockets import bind_admin
 from bgproxy.switchboard.board import Switchboard
@@ -197,3 +204,56 @@ def test_a_mistake_in_the_file_ends_nothing(forked, capfd):
     os.kill(it.pid, signal.SIGHUP)
     it.said("config")
     assert '"3.0"' in it.get("/v1/status").text
+
+
+class Stopped:
+    """A controller process without a controller: what its tasks read and say."""
+
+    def __init__(self, reload: Callable[..., Any] | None = None) -> None:
+        self.said: list[dict[str, Any]] = []
+        self.process = ControllerProcess.__new__(ControllerProcess)
+        self.events = EventLog(length=3)
+        self.controller = SimpleNamespace(config=Config(), events=self.events, reload=reload)
+        self.process._controller = self.controller  # type: ignore[assignment]
+        self.process._tether = SimpleNamespace(say=self.said.append)  # type: ignore[assignment]
+        self.process._told = self.controller.config
+        self.process._hangup = asyncio.Event()
+
+
+async def test_the_supervisor_is_told_of_a_reload_in_a_storm_of_events(monkeypatch):
+    """More events at once than the log holds: the one that tells of the reload is gone, its configuration must not be."""
+    monkeypatch.setattr("bgproxy.process.controller.FOLLOW_AGAIN", 0.01)
+    stopped = Stopped()
+    task = asyncio.create_task(stopped.process._tell_of_reloads())
+    try:
+        for number in (1, 2):
+            await asyncio.sleep(0)
+            stopped.controller.config = Config(workers=number)
+            stopped.events.emit(Draft(type="reloaded", message=""))
+            for _ in range(5):
+                stopped.events.emit(Draft(type="upstream_down", message=""))
+            await eventually_async(lambda number=number: len(stopped.said) == number)
+        assert [pickle.loads(base64.b64decode(line["config"])).workers for line in stopped.said] == [1, 2]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_reload_that_a_stop_interrupts_is_in_the_audit_log(caplog):
+    """As every change that was asked for."""
+    caplog.set_level(logging.INFO, "bgproxy.audit")
+    begun = asyncio.Event()
+
+    async def reload(**_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    stopped = Stopped(reload)
+    task = asyncio.create_task(stopped.process._reload_at_hangups())
+    stopped.process._hangup.set()
+    await begun.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [(record.fields["who"], record.fields["outcome"]) for record in caplog.records] == [
+        ("SIGHUP", "interrupted")
+    ]
