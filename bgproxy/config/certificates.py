@@ -154,10 +154,16 @@ def _no_password() -> bytes:
 
 
 def read(file: str, part: str) -> bytes:
-    """The content of a file; raises `CertificateError`."""
+    """The content of a file; raises `CertificateError`. Never waits for who writes into a pipe."""
     try:
-        with open(file, "rb") as opened:  # noqa: PTH123 - text, as everywhere here
+        with open(file, "rb", opener=_at_once) as opened:  # noqa: PTH123 - text, as everywhere here
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise CertificateError(
+                    part, f"{file} is not a regular file, so it could not be read again: write the PEM into one"
+                )
             content = opened.read(MAX_BYTES + 1)
+    except CertificateError:
+        raise
     except FileNotFoundError:
         raise CertificateError(part, f"{file} does not exist: write the path of a PEM file") from None
     except IsADirectoryError:
@@ -171,6 +177,10 @@ def read(file: str, part: str) -> bytes:
     if len(content) > MAX_BYTES:
         raise CertificateError(part, f"{file} is larger than {MAX_BYTES // 1024} KiB: is it the right file?")
     return content
+
+
+def _at_once(file: str, flags: int) -> int:
+    return os.open(file, flags | os.O_NONBLOCK)
 
 
 # --- the judging ----------------------------------------------------------------------------------------------------

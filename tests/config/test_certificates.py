@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from datetime import timedelta
@@ -145,11 +146,23 @@ def test_files_that_are_not_there_or_not_what_they_should_be(authority, tmp_path
     assert "larger than 1024 KiB" in str(refusal(Files(nowhere, files.key)))
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("part", ["cert", "key"])
+def test_a_pipe_is_not_waited_for(authority, tmp_path, part):
+    """Whoever is to write into it may never come, and a renewal would find nothing in it."""
+    files = authority.issue(tmp_path, "a.test")
+    file = Path(getattr(files, part))
+    file.unlink()
+    os.mkfifo(file)
+    error = refusal(files)
+    assert (error.part, "is not a regular file" in str(error)) == (part, True)
+
+
 def test_unreadable(authority, tmp_path, monkeypatch):
     """Who may not read a file is told so."""
     files = authority.issue(tmp_path, "a.test")
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)
