@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 
 from bgproxy.config.admin_checks import check_admin
+from bgproxy.config.deployment_checks import check_deployments
 from bgproxy.config.listen_checks import check_listeners
 from bgproxy.config.service_checks import check_networks, check_services
 from bgproxy.config.tcp_checks import check_tcp
@@ -26,6 +27,7 @@ def check(written: Written, folder: FilePath, environment: Mapping[str, str]) ->
     check_networks(written, "trusted_proxies")
     check_services(written, check_tcp(written))
     check_upstreams(written, folder)
+    check_deployments(written)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from annotated_types import Ge, Le
 
 from bgproxy.config import schema
 from bgproxy.config.units import CountText, FlagText, Marker
+from bgproxy.config.written import key_of
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -27,6 +28,9 @@ def editor_schema(generated: dict[str, Any]) -> dict[str, Any]:
         _write_defaults(definition, getattr(schema, name))
     _write_defaults(whole, schema.Config)
     _allow_numbers(whole)
+    approve = definitions["Deployment"]["properties"]["approve"]
+    modes = definitions["Approve"]["properties"]["mode"]["enum"]
+    definitions["Deployment"]["properties"]["approve"] = {"anyOf": [approve, {"enum": modes}]}
     addresses = definitions["Admin"]["properties"]["listen"]
     definitions["Admin"]["properties"]["listen"] = {
         "anyOf": [addresses, {"type": "string"}],
@@ -58,7 +62,7 @@ def _write_defaults(definition: dict[str, Any], owner: Any) -> None:
     """Replace defaults by their written form: 30s, not 30.0; and drop titles that only repeat the key."""
     hints = get_type_hints(owner, include_extras=True)
     for field in fields(owner):
-        part = definition["properties"][field.name]
+        part = definition["properties"][key_of(field.name)]
         part.pop("title", None)
         notes = get_args(hints[field.name])
         marker = next((note for note in notes if isinstance(note, Marker)), None)
@@ -83,10 +87,12 @@ def _write_limits(part: dict[str, Any], annotation: Any) -> None:
 
 
 def _allow_numbers(part: Any) -> None:
-    """Where any text may stand, a number may: it is taken as the text that was written."""
+    """Where any text may stand, a number may: it is taken as the text that was written. So is a boolean in a mapping of yours."""
     if isinstance(part, dict):
         if part.get("type") == "string" and not {"enum", "const", "pattern"} & part.keys():
             part["type"] = ["string", "number"]
+        if part.get("additionalProperties") == {"type": "string"}:
+            part["additionalProperties"] = {"type": ["string", "number", "boolean"]}
         for value in part.values():
             _allow_numbers(value)
     elif isinstance(part, list):

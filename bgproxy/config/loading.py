@@ -17,8 +17,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from bgproxy.config import nodes, schema
 from bgproxy.config.checks import check
 from bgproxy.config.messages import explain
-from bgproxy.config.schema import AdminTls, Certificate, Config, ListenTls, Pool, Pools
-from bgproxy.config.written import Written
+from bgproxy.config.schema import AdminTls, Certificate, Config, Deployment, ListenTls, Pool, Pools
+from bgproxy.config.written import Written, key_of
 from bgproxy.errors import ConfigError, Mistake
 
 #: Above what `MAX_SERVICES` services with every key written out come to.
@@ -26,7 +26,7 @@ MAX_BYTES: Final = 4 * 1024 * 1024
 
 for _class in vars(schema).values():
     if isinstance(_class, type) and is_dataclass(_class):
-        _class.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+        _class.__pydantic_config__ = ConfigDict(extra="forbid", alias_generator=key_of)  # type: ignore[attr-defined]
 
 ADAPTER: Final = TypeAdapter(Config)
 
@@ -125,9 +125,20 @@ def _settle(config: Config, folder: Path, environment: Mapping[str, str]) -> Con
         for token in config.admin.tokens
     )
     tls = AdminTls(**{part: absolute(file) if file else "" for part, file in asdict(config.admin.tls).items()})
+    only = next(iter(config.services)) if len(config.services) == 1 else None
+    listen = tuple(
+        replace(
+            listen,
+            tls=_absolute_tls(listen.tls, absolute),
+            service=(listen.service or only) if listen.mode == "tcp" else None,
+        )
+        for listen in config.listen
+    )
+    tcp = {it.service for it in listen if it.mode == "tcp"}
     services = {
         name: replace(
             service,
+            deployment=_by_source(service.deployment) if name in tcp else service.deployment,
             match=replace(service.match, hosts=tuple(host.lower() for host in service.match.hosts)),
             pools=Pools(
                 blue=_absolute_pool(service.pools.blue, absolute), green=_absolute_pool(service.pools.green, absolute)
@@ -135,22 +146,19 @@ def _settle(config: Config, folder: Path, environment: Mapping[str, str]) -> Con
         )
         for name, service in config.services.items()
     }
-    only = next(iter(services)) if len(services) == 1 else None
     return replace(
         config,
-        listen=tuple(
-            replace(
-                listen,
-                tls=_absolute_tls(listen.tls, absolute),
-                service=(listen.service or only) if listen.mode == "tcp" else None,
-            )
-            for listen in config.listen
-        ),
+        listen=listen,
         services=services,
         state_dir=absolute(config.state_dir) if config.state_dir else default_state_dir(environment),
         access_log=config.access_log if config.access_log in ("off", "stdout") else absolute(config.access_log),
         admin=replace(config.admin, tokens=tokens, tls=tls),
     )
+
+
+def _by_source(deployment: Deployment) -> Deployment:
+    """Without requests there are no cookies to know a client by."""
+    return replace(deployment, strategy=replace(deployment.strategy, sticky="source"))
 
 
 def _absolute_tls(tls: ListenTls | None, absolute: Callable[[str], str]) -> ListenTls | None:

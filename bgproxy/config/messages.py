@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from bgproxy.config import schema
 from bgproxy.config.units import Marker
-from bgproxy.config.written import SERVICE_KEYS, TOP_KEYS, Path
+from bgproxy.config.written import SERVICE_KEYS, TOP_KEYS, Path, key_of
 
 _UNIONS: Final = (Union, types.UnionType)
 
@@ -26,6 +26,8 @@ def explain(error: Any, *, shorthand: bool) -> tuple[Path, str]:
     All errors of one path have the same path here, whatever branch of a union each is about; the first is enough.
     """
     path, holder, annotation = _walk(error["loc"])
+    if _is_marked(required := _required(annotation)):
+        annotation = required
     kind, found = error["type"], error["input"]
     if kind == "unexpected_keyword_argument":
         return path, _unknown(str(path[-1]), holder, shorthand=shorthand and len(path) == 1)
@@ -34,7 +36,7 @@ def explain(error: Any, *, shorthand: bool) -> tuple[Path, str]:
     bare = _bare(annotation)
     text = isinstance(found, str)
     own_words = kind == "value_error" and text
-    if get_origin(bare) in _UNIONS and not (own_words and any(isinstance(note, Marker) for note in _notes(annotation))):
+    if get_origin(bare) in _UNIONS and not (own_words and _is_marked(annotation)):
         return path, f"{_found(found)} is not allowed: write {describe(annotation)}"
     if own_words:
         return path, str(error["ctx"]["error"])
@@ -63,7 +65,7 @@ def describe(annotation: Any) -> str:
     if origin is dict:
         return "a mapping, each key a name of yours"
     if is_dataclass(bare):
-        return f"a mapping with the keys {', '.join(field.name for field in fields(bare))}"
+        return f"a mapping with the keys {', '.join(_keys(bare))}"
     return "text that is not empty" if any(isinstance(note, MinLen) for note in notes) else "text"
 
 
@@ -79,7 +81,7 @@ def nearest(name: str, known: Any) -> str | None:
 
 def _unknown(key: str, holder: Any, *, shorthand: bool) -> str:
     """What to do about a key that `holder` does not have."""
-    known = [field.name for field in fields(holder)]
+    known = _keys(holder)
     if holder is schema.Config:
         known = [name for name in known if not shorthand or name != "services"]
         known += sorted(SERVICE_KEYS) if shorthand else []
@@ -100,8 +102,8 @@ def _homes() -> dict[str, list[str]]:
         hints = _hints(owner)
         for section in sorted(names):
             if is_dataclass(hints[section]):
-                for field in fields(hints[section]):
-                    homes.setdefault(field.name, []).append(section)
+                for key in _keys(hints[section]):
+                    homes.setdefault(key, []).append(section)
     return homes
 
 
@@ -139,7 +141,18 @@ def _walk(location: tuple[str | int, ...]) -> tuple[Path, Any, Any]:
 
 @cache
 def _hints(owner: Any) -> dict[str, Any]:
-    return get_type_hints(owner, include_extras=True)
+    """The annotation of each key."""
+    return {key_of(name): hint for name, hint in get_type_hints(owner, include_extras=True).items()}
+
+
+def _keys(owner: Any) -> list[str]:
+    return [key_of(field.name) for field in fields(owner)]
+
+
+def _required(annotation: Any) -> Any:
+    """The annotation of what may be left out, as if it might not."""
+    members = [member for member in get_args(annotation) if member is not types.NoneType]
+    return members[0] if get_origin(annotation) in _UNIONS and len(members) == 1 else annotation
 
 
 def _bare(annotation: Any) -> Any:
@@ -148,6 +161,10 @@ def _bare(annotation: Any) -> Any:
 
 def _notes(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+
+
+def _is_marked(annotation: Any) -> bool:
+    return any(isinstance(note, Marker) for note in _notes(annotation))
 
 
 def _bounds(marker: Marker, notes: tuple[Any, ...]) -> str:

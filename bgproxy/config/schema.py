@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 
 from bgproxy.config.redirects import RedirectText
-from bgproxy.config.units import BytesText, CountText, DurationText, FlagText, PercentText
+from bgproxy.config.units import BytesText, CountText, DurationText, FactorText, FlagText, PercentText, RateText
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -29,6 +29,7 @@ PoolName = Literal["blue", "green"]
 Balance = Literal["round_robin", "least_requests", "random_two", "source_hash"]
 Role = Literal["viewer", "operator", "admin"]
 SendProxy = Literal["off", "v1", "v2"]
+Notice = Literal["started", "awaiting_approval", "switched", "succeeded", "rolled_back", "failed", "aborted"]
 
 #: The name that the one service of a file without `services:` gets.
 ONLY_SERVICE = "default"
@@ -226,6 +227,185 @@ class Drain:
     websockets: Seconds = 300.0
 
 
+# --- deployments ----------------------------------------------------------------------------------------------------
+# A field whose name Python keeps for itself ends with "_" here and without it in a file (`for_`).
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """A command or a webhook, exactly one of them, that gets the deployment as JSON and as BGPROXY_* variables."""
+
+    run: str = ""  # by /bin/sh; a status other than 0 halts the deployment
+    webhook: str = ""  # a URL; an answer other than 2xx halts the deployment
+    timeout: Seconds = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expect:
+    """What an answer must be; all that is said must hold."""
+
+    status: str = "200-299"  # statuses and ranges, with commas
+    headers: dict[str, str] = field(default_factory=dict)  # a name, and the value that it must have
+    body_contains: str = ""
+    json: dict[str, str] = field(default_factory=dict)  # $.items[0].id, and the value (text, or as JSON writes it)
+    within: Seconds | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """The built-in load check: open loop, GETs at a steady rate to the idle pool."""
+
+    rate: Annotated[float, RateText(), Gt(0), Le(10_000)]  # requests a second, written 200/s
+    for_: Seconds = 30.0
+    path: str = "/"
+    p99: Seconds | None = None
+    errors: Percent = 0.1  # share of the requests that may fail: refused, timed out, 5xx
+    connections: Annotated[Count, Ge(1), Le(1000)] = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One check of a verify stage: exactly one of `request`, `run`, `webhook` and `load` says of what kind."""
+
+    name: Annotated[str, MinLen(1)]
+    request: str = ""  # "GET /cart"; asked of every upstream of the idle pool
+    headers: dict[str, str] = field(default_factory=dict)  # of the request
+    body: str = ""  # of the request
+    expect: Expect = field(default_factory=Expect)
+    run: str = ""
+    webhook: str = ""
+    load: Load | None = None
+    timeout: Seconds | None = None  # 10s for a request, 5m for a command or webhook, `for` and 30s more for a load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verify:
+    """Proves the idle pool before users see it."""
+
+    healthy: Percent = 100.0  # of its upstreams must be up
+    within: Seconds = 60.0  # and so soon
+    checks: tuple[Check, ...] = ()
+    timeout: Seconds = 1800.0  # of the whole stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ignore:
+    """Differences that are none."""
+
+    headers: tuple[str, ...] = ()
+    json: tuple[str, ...] = ()  # paths such as $.generated_at or $.items[*].id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compare:
+    """Mirrors live requests to the idle pool and compares the answers."""
+
+    mirror: Percent = 5.0  # of the live requests
+    for_: Seconds = 60.0
+    mismatches: Percent = 0.1  # of the compared ones may differ
+    min_requests: Annotated[Count, Ge(0)] = 1  # that must have been compared
+    methods: tuple[str, ...] = ("GET", "HEAD")
+    headers: tuple[str, ...] = ("content-type", "location")  # that are compared
+    ignore: Ignore = field(default_factory=Ignore)
+    body_bytes: Annotated[int, BytesText(), Ge(0), Le(1 * MiB)] = 64 * KiB  # larger bodies are not compared
+    concurrency: Annotated[Count, Ge(1), Le(256)] = 16  # mirrored requests under way; what comes on top is dropped
+    timeout: Seconds = 10.0  # of a mirrored request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warm:
+    """Gives the idle pool what it needs to be warm: connections, and GETs."""
+
+    requests: Annotated[Count, Ge(0), Le(1_000_000)] = 200
+    paths: Literal["recent"] | tuple[str, ...] = "recent"  # recent: those seen most of late on the live pool
+    concurrency: Annotated[Count, Ge(1), Le(256)] = 8
+    timeout: Seconds = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approve:
+    """Whether somebody has to say yes before the switch. In a file, `automatic` or `manual` alone will do."""
+
+    mode: Literal["automatic", "manual"] = "automatic"
+    timeout: Seconds = 86400.0  # then the deployment is aborted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """How the traffic moves."""
+
+    type: Literal["all-at-once", "canary", "linear"] = "all-at-once"
+    percent: Annotated[float, PercentText(), Ge(1), Le(99)] = 10.0  # canary: the clients that go first; whole per cents
+    for_: Seconds = 300.0  # canary: for so long
+    step: Annotated[float, PercentText(), Ge(1), Le(99)] = 10.0  # linear: so much more; whole per cents
+    every: Seconds = 60.0  # linear: so often
+    sticky: Literal["cookie", "source"] = "cookie"  # how a client is known again within a step; mode tcp: source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BakeErrors:
+    """Of the requests to the new pool, the share answered with 5xx; tcp: of the connections, those that failed."""
+
+    max: Percent = 1.0
+    worse_than_before: Annotated[float | None, FactorText(off=True)] = 2.0  # times that of the old pool; None is "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BakeLatency:
+    """A quantile of the new pool's latency."""
+
+    max: Seconds | None = None
+    worse_than_before: Annotated[float | None, FactorText(off=True)] = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bake:
+    """Watches the new pool under live traffic, and rolls back by itself."""
+
+    for_: Seconds = 300.0
+    errors: BakeErrors = field(default_factory=BakeErrors)
+    p99: BakeLatency = field(default_factory=BakeLatency)
+    min_requests: Annotated[Count, Ge(1), Le(1_000_000)] = 100
+    no_traffic: Literal["wait", "fail"] = "wait"  # fewer at the end: wait for the operator, or roll back
+    wait: Seconds = 86400.0  # for the operator, then it is rolled back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retire:
+    """What becomes of the old pool after the stand-by time: a command, a webhook, or nothing."""
+
+    after: Seconds = 1800.0
+    run: str = ""
+    webhook: str = ""
+    timeout: Seconds = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notify:
+    """Who is told; that it cannot be told is in the log and changes nothing."""
+
+    webhook: str = ""
+    run: str = ""
+    on: tuple[Notice, ...] = ("switched", "rolled_back", "failed")
+    timeout: Seconds = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """What `bgproxy deploy` does; a stage that is not there is skipped."""
+
+    provision: Hook | None = None
+    verify: Verify | None = None
+    compare: Compare | None = None
+    warm: Warm | None = None
+    approve: Approve = field(default_factory=Approve)
+    strategy: Strategy = field(default_factory=Strategy)
+    hold: Literal["none", "writes", "all"] = "none"  # as yet the check refuses all but none
+    bake: Bake | None = None
+    retire: Retire | None = None
+    notify: tuple[Notify, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """A named pair of pools, with its routes and rules."""
@@ -240,6 +420,7 @@ class Service:
     sessions: Sessions = field(default_factory=Sessions)
     preview: Preview = field(default_factory=Preview)
     drain: Drain = field(default_factory=Drain)
+    deployment: Deployment = field(default_factory=Deployment)
     expose_pool: Annotated[bool, FlagText()] = False
 
 

@@ -8,22 +8,14 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from bgproxy.config.addresses import parse_upstream
+from bgproxy.config.grammar import PATH, PATH_AND_QUERY, TOKEN, path_mistake, token_mistake
 from bgproxy.config.schema import MAX_SERVICES, Match, Sessions
 from bgproxy.config.statuses import parse_statuses
 from bgproxy.config.written import Path, Written
 
 _SERVICE_NAME: Final = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 
-#: RFC 9110 section 5.6.2; the names of headers and of cookies (RFC 6265 section 4.1.1) are tokens.
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)
-
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
-
-#: RFC 3986 section 3.3: what may stand in a path; "%" is checked to be an escape by the part after it.
-_PATH: Final = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*", re.ASCII)
-_PATH_AND_QUERY: Final = re.compile(
-    _PATH.pattern + r"(?:\?(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*)?", re.ASCII
-)
 
 _VERSION_LENGTH: Final = 128
 
@@ -94,8 +86,8 @@ def _check_match(written: Written, service: Path, routes: dict[tuple[str, str], 
     path = Match().path if written.get(*service, "match", "path") is None else written.text(*service, "match", "path")
     if path is None:
         return
-    if not _PATH.fullmatch(path):
-        written.report((*service, "match", "path"), _path_mistake(path, "/api"))
+    if not PATH.fullmatch(path):
+        written.report((*service, "match", "path"), path_mistake(path, "/api"))
         return
     if written.get(*service, "match", "hosts") and not hosts:
         return  # each of them is a mistake already: nothing is known about this route
@@ -136,15 +128,6 @@ def _host_mistake(host: str) -> str | None:
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         return f"{host!r} is not a host: write shop.example.com, or *.example.com for every host below it"
     return None
-
-
-def _path_mistake(path: str, example: str) -> str:
-    """What is wrong with a path that did not fit."""
-    if not path.startswith("/"):
-        return f"{path!r} does not begin with a slash: write /{path}" if path else f"is empty: write / or {example}"
-    if "?" in path or "#" in path:
-        return f"{path!r} has a query or a fragment: write the path alone, {re.split('[?#]', path)[0]}"
-    return f"{path!r} has characters that a path cannot have: write them as %XX, such as %20 for a space"
 
 
 # --- pools ----------------------------------------------------------------------------------------------------------
@@ -208,8 +191,8 @@ def _count(pool: Any) -> int | None:
 
 def _check_health(written: Written, service: Path) -> None:
     path = written.text(*service, "health", "path")
-    if path is not None and not _PATH_AND_QUERY.fullmatch(path):
-        written.report((*service, "health", "path"), _path_mistake(path.split("?")[0], "/healthz"))
+    if path is not None and not PATH_AND_QUERY.fullmatch(path):
+        written.report((*service, "health", "path"), path_mistake(path.split("?")[0], "/healthz"))
     expect = written.text(*service, "health", "expect")
     if expect is not None:
         try:
@@ -228,19 +211,19 @@ def _check_sessions(written: Written, service: Path) -> None:
             "use mode: cookie, or on_switch: follow",
         )
     cookie = written.text(*where, "cookie")
-    if cookie is not None and not _TOKEN.fullmatch(cookie):
-        written.report((*where, "cookie"), _token_mistake(cookie, "cookie", Sessions().cookie))
+    if cookie is not None and not TOKEN.fullmatch(cookie):
+        written.report((*where, "cookie"), token_mistake(cookie, "cookie", Sessions().cookie))
 
 
 def _check_preview(written: Written, service: Path) -> None:
     where = (*service, "preview")
     header, cookie = written.text(*where, "header"), written.text(*where, "cookie")
-    if header and not _TOKEN.fullmatch(header):
-        written.report((*where, "header"), _token_mistake(header, "header", "X-BGProxy-Pool"))
+    if header and not TOKEN.fullmatch(header):
+        written.report((*where, "header"), token_mistake(header, "header", "X-BGProxy-Pool"))
     elif header and header.lower() in _TAKEN_HEADERS:
         written.report((*where, "header"), f"{header!r} has a meaning of its own: use another, such as X-BGProxy-Pool")
-    if cookie and not _TOKEN.fullmatch(cookie):
-        written.report((*where, "cookie"), _token_mistake(cookie, "cookie", "bgproxy_pool"))
+    if cookie and not TOKEN.fullmatch(cookie):
+        written.report((*where, "cookie"), token_mistake(cookie, "cookie", "bgproxy_pool"))
     elif cookie and cookie == (written.text(*service, "sessions", "cookie") or Sessions().cookie):
         written.report((*where, "cookie"), f"{cookie!r} is the cookie of sessions too: give one of them another name")
     allow = written.get(*where, "allow")
@@ -248,9 +231,3 @@ def _check_preview(written: Written, service: Path) -> None:
         check_networks(written, *where, "allow")
         if not allow:
             written.report((*where, "allow"), "is an empty list, so nobody could preview: write private, any, or CIDRs")
-
-
-def _token_mistake(name: str, kind: str, example: str) -> str:
-    if not name:
-        return f"is empty: write the name of a {kind}, such as {example}"
-    return f"{name!r} is not a name for a {kind}: use letters, digits and !#$%&'*+-.^_`|~ only, such as {example}"

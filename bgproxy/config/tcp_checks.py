@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from bgproxy.config.addresses import scheme_mistake
+from bgproxy.config.deployment_checks import check_tcp_deployment
 from bgproxy.config.written import Path, Written
 
 #: Keys of a service that are about requests, and what is to be said of them.
@@ -86,6 +87,7 @@ def _check_reach(written: Written, services: dict[str, Any], tcp: dict[str, Path
 
 
 def _check_service(written: Written, path: Path) -> None:
+    check_tcp_deployment(written, path)
     for key, wrong in _OF_REQUESTS.items():
         if written.get(*path, key) not in (None, "false", {}):
             written.report((*path, key), wrong)

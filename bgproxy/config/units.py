@@ -29,6 +29,7 @@ _BYTES_UNITS: Final = {
     "GB": 1000**3,
 }
 _NUMBER: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", re.ASCII)
+_RATE: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s?/\s?([smh])", re.ASCII)
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,15}", re.ASCII)
 
 UNLIMITED: Final = "unlimited"
@@ -91,6 +92,34 @@ def parse_percent(text: str) -> float:
 def format_percent(share: float) -> str:
     """``50%``, ``0.1%``."""
     return f"{share:.9g}%"
+
+
+def parse_rate(text: str) -> float:
+    """Requests a second of ``200/s`` or ``30/m``; `ValueError` says what is wrong."""
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a rate: write 200/s or 30/m")
+    return float(match[1]) / _DURATION_UNITS[match[2]]
+
+
+def format_rate(rate: float) -> str:
+    """``200/s``."""
+    return f"{rate:.9g}/s"
+
+
+def parse_factor(text: str) -> float:
+    """The number of ``2x`` or ``1.5x``; `ValueError` says what is wrong."""
+    text = text.strip()
+    if _NUMBER.fullmatch(text):
+        raise ValueError(f"{text} has no x: write {text}x")
+    if not text.endswith("x") or not _NUMBER.fullmatch(text[:-1].rstrip()):
+        raise ValueError(f"{text!r} is not a factor: write it as 2x or 1.5x")
+    return float(text[:-1])
+
+
+def format_factor(factor: float) -> str:
+    """``2x``, ``1.5x``."""
+    return f"{factor:.9g}x"
 
 
 def parse_count(text: str) -> int:
@@ -239,6 +268,63 @@ class PercentText(Marker):
     def json_types(self) -> list[dict[str, Any]]:
         """For the JSON Schema."""
         return [{"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?%$"}]
+
+
+@dataclass(frozen=True, slots=True)
+class RateText(Marker):
+    """Requests a second as a float, written ``200/s``."""
+
+    def parse(self, text: str) -> float:
+        """As `parse_rate`."""
+        return parse_rate(text)
+
+    def format(self, value: Any) -> str:
+        """As `format_rate`."""
+        return format_rate(value)
+
+    @property
+    def noun(self) -> str:
+        """For messages."""
+        return "a rate (200/s)"
+
+    @property
+    def json_types(self) -> list[dict[str, Any]]:
+        """For the JSON Schema."""
+        return [{"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?/ ?[smh]$"}]
+
+
+@dataclass(frozen=True, slots=True)
+class FactorText(Marker):
+    """A factor above 1 as a float, written ``2x``; with `off`, None is written ``off``."""
+
+    off: bool = False
+
+    def parse(self, text: str) -> float | None:
+        """As `parse_factor`."""
+        if self.off and text == OFF:
+            return None
+        try:
+            factor = parse_factor(text)
+        except ValueError as error:
+            raise ValueError(f"{error}{f', or {OFF}' if self.off else ''}") from None
+        if factor <= 1:
+            raise ValueError(f"{text} is out of range: write {self.noun}")
+        return factor
+
+    def format(self, value: Any) -> str:
+        """As `format_factor`."""
+        return OFF if value is None else format_factor(value)
+
+    @property
+    def noun(self) -> str:
+        """For messages."""
+        return "a factor of more than 1x (2x)" + (f" or {OFF}" if self.off else "")
+
+    @property
+    def json_types(self) -> list[dict[str, Any]]:
+        """For the JSON Schema."""
+        factors = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?x$"}
+        return [factors, *([{"const": OFF}] if self.off else [])]
 
 
 @dataclass(frozen=True, slots=True)

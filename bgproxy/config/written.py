@@ -17,8 +17,14 @@ from bgproxy.errors import ConfigError, Mistake
 
 Path = tuple[str | int, ...]
 
-TOP_KEYS: Final = frozenset(field.name for field in fields(Config))
-SERVICE_KEYS: Final = frozenset(field.name for field in fields(Service))
+
+def key_of(field: str) -> str:
+    """How a field of the schema is written: `for_` is ``for``, a word that Python keeps for itself."""
+    return field.rstrip("_")
+
+
+TOP_KEYS: Final = frozenset(key_of(field.name) for field in fields(Config))
+SERVICE_KEYS: Final = frozenset(key_of(field.name) for field in fields(Service))
 
 _REFERENCE: Final = re.compile(r"\$(\$\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|(\$\{[^}]*\}?)")
 
@@ -161,7 +167,7 @@ class Written:
     # --- the shorthand -----------------------------------------------------------------------------------------------
 
     def _lengthen(self) -> None:
-        """Make `pools:` at the top the one service that it stands for, and one address the list of one."""
+        """Make `pools:` at the top the one service that it stands for, one address the list of one, and a mode its mapping."""
         admin = self.get("admin")
         if isinstance(admin, dict) and isinstance(admin.get("listen"), str):
             admin["listen"] = [admin["listen"]]
@@ -169,6 +175,13 @@ class Written:
             self.tree["listen"] = [self.tree["listen"]]
         if isinstance(self.get("listen"), list):
             self.tree["listen"] = [{"address": it} if isinstance(it, str) else it for it in self.tree["listen"]]
+        self._place_services()
+        services = self.get("services")
+        for name in services if isinstance(services, dict) else ():
+            if isinstance(mode := self.get("services", name, "deployment", "approve"), str):
+                services[name]["deployment"]["approve"] = {"mode": mode}
+
+    def _place_services(self) -> None:
         at_top = [key for key in self.tree if key in SERVICE_KEYS]
         if "services" not in self.tree:
             if not at_top:

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, Final
 
 from bgproxy.model.connection import CLIENT_TABLE, SERVER_TABLE
+from bgproxy.model.deployment import DEPLOYMENT_TABLE
 from bgproxy.model.machine import Table
 from bgproxy.model.pool import POOL_TABLE
 from bgproxy.model.upstream import UPSTREAM_TABLE
@@ -29,6 +30,14 @@ on it. From *idle* to *live* takes `--force`.""",
         """\
 One server of a pool. New requests go to those that are *up* (and, in the live pool, to those that are still *checking*).
 Ejection after failures of live requests stands beside these states, and ends by itself.""",
+    ),
+    (
+        DEPLOYMENT_TABLE,
+        """\
+What `bgproxy deploy` goes through, in this order: queued, provisioning, verifying, comparing, warming, awaiting approval, switching,
+baking, draining, retiring, succeeded. A stage that is not configured is skipped, which most of the arrows are; the switch alone
+cannot be. Before it a deployment fails or is aborted, and users never noticed; from it on it is rolled back, and fails only where
+that cannot be done.""",
     ),
     (CLIENT_TABLE, "A connection from a client, in a worker."),
     (SERVER_TABLE, "A connection from a worker to an upstream."),

@@ -32,6 +32,13 @@ def validator():
         {"expose_pool": True},
         {"health": {"expect": 200}},
         {"preview": {"allow": ["10.0.0.0/8"]}},
+        {"deployment": {"approve": "manual"}},
+        {"deployment": {"approve": {"mode": "manual", "timeout": "1h"}}},
+        {"deployment": {"bake": {"for": "5m", "errors": {"worse_than_before": "off"}}}},
+        {"deployment": {"bake": {"p99": {"max": "1s", "worse_than_before": "1.5x"}}}},
+        {"deployment": {"verify": {"checks": [{"name": 1, "load": {"rate": "200/s", "for": "10s"}}]}}},
+        {"deployment": {"verify": {"checks": [{"name": "a", "expect": {"json": {"$.a": 1, "$.b": True}}}]}}},
+        {"deployment": {"warm": {"paths": ["/"]}, "notify": [{"run": "x", "on": ["switched"]}]}},
     ],
 )
 def test_what_editors_accept(validator, extra):
@@ -62,6 +69,11 @@ def test_services(validator):
         {"pools": BLUE, "health": {"rise": 101}},
         {"pools": BLUE, "balance": "random"},
         {"pools": BLUE, "expose_pool": "yes"},
+        {"pools": BLUE, "deployment": {"approve": "never"}},
+        {"pools": BLUE, "deployment": {"bake": {"for_": "5m"}}},
+        {"pools": BLUE, "deployment": {"bake": {"for": 300}}},
+        {"pools": BLUE, "deployment": {"verify": {"checks": [{"name": "a", "load": {"rate": 200}}]}}},
+        {"pools": BLUE, "deployment": {"warm": {"concurrency": 257}}},
     ],
 )
 def test_what_editors_mark(validator, wrong):
@@ -77,3 +89,7 @@ def test_defaults_are_as_they_are_written():
     assert definitions["Limits"]["properties"]["headers"]["default"] == 100
     assert definitions["Passive"]["properties"]["max_ejected"]["default"] == "50%"
     assert definitions["Service"]["properties"]["expose_pool"]["default"] is False
+    assert definitions["Bake"]["properties"]["for"]["default"] == "5m"
+    assert definitions["BakeErrors"]["properties"]["worse_than_before"]["default"] == "2x"
+    assert definitions["Compare"]["properties"]["methods"]["default"] == ["GET", "HEAD"]
+    assert "default" not in definitions["Load"]["properties"]["rate"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import jsonschema
@@ -9,9 +11,26 @@ import pytest
 import yaml
 from support.certificates import Authority
 
-from bgproxy.config.loading import json_schema, load_file
-from bgproxy.config.schema import Config, Pool, Pools, Service
-from bgproxy.config.written import SERVICE_KEYS, TOP_KEYS
+from bgproxy.config.loading import json_schema, load_file, load_text
+from bgproxy.config.schema import (
+    Bake,
+    BakeLatency,
+    Check,
+    Compare,
+    Config,
+    Deployment,
+    Expect,
+    Hook,
+    Load,
+    Notify,
+    Pool,
+    Pools,
+    Retire,
+    Service,
+    Verify,
+    Warm,
+)
+from bgproxy.config.written import SERVICE_KEYS, TOP_KEYS, key_of
 
 FOLDER = Path(__file__).parents[2] / "config"
 EXAMPLES = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("compose"))
@@ -20,6 +39,10 @@ ENVIRONMENT = {
     "BGPROXY_CI_TOKEN": "c" * 16,
     "BGPROXY_ADMIN_TOKEN": "a" * 16,
 }
+
+
+#: What full.yaml shows of a check by request; `bgproxy.control.deployments.checks` has it.
+TIMEOUT = 10.0
 
 
 class CoreLoader(yaml.SafeLoader):
@@ -36,7 +59,7 @@ def test_the_examples_are_there():
     """The files that the documentation names exist, so that the tests below have something to check."""
     names = {path.name for path in EXAMPLES}
     assert {"minimal.yaml", "full.yaml", "sessions.yaml", "hosts.yaml", "trusted.yaml", "tokens.yaml"} <= names
-    assert "tls.yaml" in names
+    assert {"tls.yaml", "deployment.yaml"} <= names
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -78,3 +101,38 @@ def test_the_full_example_names_every_nested_key():
         assert set(written[section]) == set(schema["$defs"][name]["properties"]), section
     for section in ("match", "health", "passive", "retries", "sessions", "preview", "drain"):
         assert set(service[section]) == set(schema["$defs"][section.capitalize()]["properties"]), section
+
+
+def test_the_full_example_shows_the_stages_that_are_not_there():
+    """With its lines that begin with # it names every key of a deployment; but for what it says are none, all are defaults."""
+    text = re.sub(r"(?m)^( {6})#(?=[a-z]|- |  )", r"\1", (FOLDER / "full.yaml").read_text()).replace(
+        "notify: []", "notify:"
+    )
+    jsonschema.Draft202012Validator(json_schema()).validate(yaml.load(text, CoreLoader))
+    written = yaml.load(text, CoreLoader)["services"]["shop"]["deployment"]
+    made = load_text(text, "full.yaml", {}).services["shop"].deployment
+    assert set(written) == keys_of(Deployment)
+    for section, kind in (("verify", Verify), ("compare", Compare), ("warm", Warm), ("bake", Bake)):
+        assert set(written[section]) == keys_of(kind)
+    assert set(written["provision"]) == keys_of(Hook) - {"webhook"}
+    assert set(written["retire"]) == keys_of(Retire) - {"webhook"}
+    assert set(written["notify"][0]) == keys_of(Notify) - {"run"}
+    assert {key for check in written["verify"]["checks"] for key in check} == keys_of(Check)
+    cart, *_, load = written["verify"]["checks"]
+    assert (set(cart["expect"]), set(load["load"])) == (keys_of(Expect), keys_of(Load))
+    checks = made.verify.checks
+    shown = Check(name="cart", request="GET /cart", timeout=TIMEOUT, expect=Expect(within=0.3))
+    assert (checks[0], checks[-1].load) == (shown, Load(rate=200.0, p99=0.15))
+    assert made == Deployment(
+        provision=Hook(run=made.provision.run),
+        verify=Verify(checks=checks),
+        compare=Compare(),
+        warm=Warm(),
+        bake=Bake(p99=BakeLatency(max=1.0)),
+        retire=Retire(run=made.retire.run),
+        notify=(Notify(webhook=made.notify[0].webhook),),
+    )
+
+
+def keys_of(kind):
+    return {key_of(field.name) for field in fields(kind)}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import get_type_hints
 
 import pytest
 
 from bgproxy.config import schema
 from bgproxy.config.messages import describe, nearest
+
+DEPLOYMENT = [field.name for field in fields(schema.Deployment)]
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,12 @@ from bgproxy.config.messages import describe, nearest
         (schema.Service, "pools", "a mapping with the keys blue, green"),
         (schema.Token, "name", "text that is not empty"),
         (schema.Match, "hosts", "a list, each item text"),
+        (schema.Load, "rate", "a rate (200/s), more than 0/s, at most 10000/s"),
+        (schema.BakeErrors, "worse_than_before", "a factor of more than 1x (2x) or off"),
+        (schema.BakeLatency, "max", "a duration (250ms, 30s, 5m, 1h), more than 0s, at most 7d"),
+        (schema.Service, "deployment", f"a mapping with the keys {', '.join(DEPLOYMENT)}"),
+        (schema.Warm, "paths", "recent or a list, each item text"),
+        (schema.Bake, "for_", "a duration (250ms, 30s, 5m, 1h), more than 0s, at most 7d"),
     ],
 )
 def test_a_field_says_what_it_takes(owner, key, text):
@@ -34,9 +42,12 @@ def test_a_field_says_what_it_takes(owner, key, text):
 
 def test_every_field_can_be_described():
     """No annotation of the schema is left without words."""
-    for owner in (schema.Config, schema.Service, schema.Limits, schema.Timeouts, schema.Preview, schema.Sessions):
+    for owner in vars(schema).values():
+        if not is_dataclass(owner) or owner.__module__ != schema.__name__:
+            continue
         hints = get_type_hints(owner, include_extras=True)
         assert all("Annotated" not in describe(hints[field.name]) for field in fields(owner))
+    assert "for, path" in describe(schema.Load)
 
 
 def test_the_nearest_name():

@@ -51,6 +51,56 @@ def test_durations_are_written_back(seconds, text):
 
 
 @pytest.mark.parametrize(
+    ("text", "rate", "back"),
+    [
+        ("200/s", 200, "200/s"),
+        ("0.5/s", 0.5, "0.5/s"),
+        ("30/m", 0.5, "0.5/s"),
+        ("36 / h", 0.01, "0.01/s"),
+        ("0/s", 0, "0/s"),
+    ],
+)
+def test_rates(text, rate, back):
+    """A rate is a number a second, a minute or an hour; what is formatted reads as the same number again."""
+    assert units.parse_rate(text) == rate
+    assert units.format_rate(rate) == back
+    assert units.parse_rate(back) == rate
+
+
+@pytest.mark.parametrize("text", ["", "200", "/s", "-1/s", "1e3/s", "200/sec", "200 s", "200/ms", "2/d", "٣/s"])
+def test_what_is_no_rate(text):
+    """Anything else is refused, with a way to write it."""
+    with pytest.raises(ValueError, match="write 200/s or 30/m"):
+        units.parse_rate(text)
+
+
+@pytest.mark.parametrize(("text", "factor"), [("2x", 2), ("1.5x", 1.5), ("10 x", 10), ("0.5x", 0.5)])
+def test_factors(text, factor):
+    """A factor is a number and an x; what is formatted reads as the same number again."""
+    assert units.parse_factor(text) == factor
+    assert units.parse_factor(units.format_factor(factor)) == factor
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("2", "write 2x"), ("", "write it as 2x"), ("x", "as 2x"), ("-2x", "as 2x")]
+)
+def test_what_is_no_factor(text, says):
+    """Anything else is refused, with a way to write it; a bare number is told its x."""
+    with pytest.raises(ValueError, match=says):
+        units.parse_factor(text)
+
+
+def test_a_factor_of_the_file():
+    """`worse_than_before` is more than 1x, or off."""
+    marker = units.FactorText(off=True)
+    assert (marker.parse("2x"), marker.parse("off"), marker.format(None)) == (2, None, "off")
+    with pytest.raises(ValueError, match=r"1x is out of range: write a factor of more than 1x \(2x\) or off"):
+        marker.parse("1x")
+    with pytest.raises(ValueError, match="or off"):
+        marker.parse("never")
+
+
+@pytest.mark.parametrize(
     ("text", "size"),
     [("0", 0), ("100", 100), ("100B", 100), ("64KiB", 65536), ("10 MiB", 10485760), ("1GiB", 1 << 30), ("10MB", 10**7)],
 )
