@@ -156,14 +156,9 @@ def _no_password() -> bytes:
 def read(file: str, part: str) -> bytes:
     """The content of a file; raises `CertificateError`. Never waits for who writes into a pipe."""
     try:
-        with open(file, "rb", opener=_at_once) as opened:  # noqa: PTH123 - text, as everywhere here
-            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                raise CertificateError(
-                    part, f"{file} is not a regular file, so it could not be read again: write the PEM into one"
-                )
-            content = opened.read(MAX_BYTES + 1)
-    except CertificateError:
-        raise
+        with open(file, "rb", opener=_at_once) as opened:
+            regular = stat.S_ISREG(os.fstat(opened.fileno()).st_mode)
+            content = opened.read(MAX_BYTES + 1) if regular else b""
     except FileNotFoundError:
         raise CertificateError(part, f"{file} does not exist: write the path of a PEM file") from None
     except IsADirectoryError:
@@ -174,6 +169,10 @@ def read(file: str, part: str) -> bytes:
         ) from None
     except ValueError:
         raise CertificateError(part, f"{file!r} is not a path: write the path of a PEM file") from None
+    if not regular:
+        raise CertificateError(
+            part, f"{file} is not a regular file, so it could not be read again: write the PEM into one"
+        )
     if len(content) > MAX_BYTES:
         raise CertificateError(part, f"{file} is larger than {MAX_BYTES // 1024} KiB: is it the right file?")
     return content
