@@ -47,7 +47,14 @@ class Address:
             host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme, 0)
         except ValueError:
             host, port, parts = None, 0, urlsplit("")
-        if not port or not host or parts.path not in {"", "/"} or parts.query or parts.username:
+        if (
+            not port
+            or not host
+            or parts.path not in {"", "/"}
+            or parts.query
+            or parts.username
+            or parts.scheme not in _PORTS
+        ):
             raise UsageError(f"admin address {printable(text)!r}: must be http[s]://HOST:PORT or unix:/PATH")
         return cls(host=host, port=port, tls=parts.scheme == "https")
 

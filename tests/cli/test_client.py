@@ -41,6 +41,7 @@ def test_addresses(text, shown):
         "http://u@a:1",
         "http://[::1",
         "ftp://a",
+        "ftp://a:1",
     ],
 )
 def test_ill_addresses(text):
