@@ -26,6 +26,7 @@ from bgproxy.proxy.client_state import (
     LOST,
     REQUEST,
     TUNNEL,
+    UNREAD,
     WAITS,
     ClientState,
     no_write,
@@ -130,6 +131,7 @@ class ClientConnection(ClientState):
         """The connection has ended, from whichever side."""
         if not self.closed_because:
             self.closed_because = "client closed" if exc is None else f"client: {exc}"
+        known = self in self.context.clients  # a reload reaches it: see `Context._judge_anew`
         self.context.clients.discard(self)
         if self.counted:
             self.counted = False
@@ -147,7 +149,7 @@ class ClientConnection(ClientState):
         self.buffer = b""
         self.chunks = None
         self.memory = None
-        if 0 < self.rest_size <= _SHORT and self.peer and not self.trusted and not self.fixed_id:
+        if known and 0 < self.rest_size <= _SHORT and self.peer and not self.trusted and not self.fixed_id:
             self.context.keep_recent(self)
         self.transport = None
         self.write = no_write
@@ -158,6 +160,8 @@ class ClientConnection(ClientState):
         exchange = self.exchange
         if exchange is not None and exchange.server is not None:
             exchange.server.pause()
+        if self.state <= HEAD:
+            self.pause(UNREAD)
         if self.state != LINGERING:
             self.deadline = self.context.now + self.context.timeouts.stream_idle
 
@@ -172,8 +176,14 @@ class ClientConnection(ClientState):
                 exchange.server.resume()
         if self.state == TUNNEL:
             self.deadline = context.now + context.timeouts.stream_idle
+        elif self.state == HEAD:
+            self.deadline = context.now + context.timeouts.header
+            self.resume(UNREAD)
         elif self.state == IDLE:
             self.deadline = context.now + context.timeouts.client_idle
+            self.resume(UNREAD)
+            if self.buffer and not self.running:
+                self._run_on()
 
     # --- heads ------------------------------------------------------------------------------------------------------
 
@@ -186,7 +196,7 @@ class ClientConnection(ClientState):
         try:
             while data:
                 self._head(data)
-                if self.state != IDLE or not self.buffer:
+                if self.state != IDLE or not self.buffer or self.write_paused:
                     break
                 data = self.buffer
                 self.buffer = b""
@@ -199,6 +209,24 @@ class ClientConnection(ClientState):
             )
         finally:
             self.running = False
+        if self.eof:
+            self._run_out()
+
+    def _run_on(self) -> None:
+        """Take up what was sent ahead."""
+        data = self.buffer
+        self.buffer = b""
+        self._run(data)
+
+    def _run_out(self) -> None:
+        """The client sends no more: what it has left incomplete is not waited for."""
+        exchange = self.exchange
+        if self.state <= HEAD:
+            if not self.write_paused:
+                self.close()
+        elif self.state == BUSY and exchange is not None and not exchange.request_done:
+            self.closed_because = "client left within its request"
+            self.close()
 
     def _head(self, data: bytes) -> None:
         self.head_only = False  # the last request's: what is refused before its method is known gets a body
@@ -340,7 +368,7 @@ class ClientConnection(ClientState):
         if self.state == CLOSED:
             return
         context = self.context
-        if not keep or self.eof:
+        if not keep or (self.eof and not self.buffer):
             if linger and not self.eof:
                 self.linger()
             else:
@@ -348,13 +376,15 @@ class ClientConnection(ClientState):
             return
         self.step(ANSWERED)
         self.deadline = context.now + context.timeouts.client_idle
+        if self.write_paused:
+            self.pause(UNREAD)
+            self.paused = UNREAD
+            return
         if self.paused:
             self.paused = WAITS
             self.resume()
         if self.buffer and not self.running:
-            data = self.buffer
-            self.buffer = b""
-            self._run(data)
+            self._run_on()
 
     def retire(self) -> None:
         """The worker is stopping: end an idle connection; a busy one ends with its answer."""

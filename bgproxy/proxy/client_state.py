@@ -35,6 +35,7 @@ LINGER: Final = 2.0
 WAITS: Final = 1  # for a connection to the upstream, or with too much sent ahead
 SERVER_FULL: Final = 2  # the upstream does not take the body as fast as it comes
 THROTTLED: Final = 4  # it brings too many tiny chunks
+UNREAD: Final = 8  # it leaves answers unread, so more requests must wait
 
 
 class ClientState(RequestHeads):

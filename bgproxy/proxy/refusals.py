@@ -50,7 +50,7 @@ def refuse(
         context.hits[OVER_BODY] += 1
     elif status in (414, 431):
         context.hits[OVER_HEAD] += 1
-    close = close or client.fields.close or context.stopping or client.eof
+    close = close or client.fields.close or context.stopping or (client.eof and not client.buffer)
     as_json = answers.wants_json(client.rest)
     extra = client.listener.hsts + extra
     data = answers.answer(

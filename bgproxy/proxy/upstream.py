@@ -355,7 +355,9 @@ class UpstreamConnection:
         self.until_close = False
         self.rechunk = False
         self.keep = not response.close
-        self.client_keep = not (fields.close or context.stopping or client.eof or not exchange.request_done)
+        self.client_keep = not (
+            fields.close or context.stopping or (client.eof and not client.buffer) or not exchange.request_done
+        )
         got = len(data) - start
         whole = False
         if response.bodyless or exchange.method == b"HEAD":

@@ -8,6 +8,7 @@ import pytest
 from support.dataplane import OK, DataPlane, get, until
 
 from bgproxy.config import schema
+from bgproxy.proxy.client import ClientConnection
 
 
 async def test_a_request_is_forwarded_and_answered() -> None:
@@ -345,3 +346,94 @@ async def test_the_memory_of_addresses_is_bounded() -> None:
             client.peer = f"192.0.2.{number}"
             plane.context.keep_recent(client)
             assert len(plane.context.recent) <= 256
+
+
+async def test_requests_wait_while_the_answers_to_those_before_are_unread() -> None:
+    """Requests that we answer ourselves cost an upstream nothing, and memory only as much as the client leaves unread."""
+    count = 20000
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(OK), hosts=("shop.test",))
+        wire = await plane.connect()
+        wire.writer.transport.pause_reading()
+        wire.send(b"GET / HTTP/1.1\r\nHost: other.test\r\n\r\n" * count + get())
+        (client,) = plane.clients
+        await until(lambda: client.write_paused and not client.transport.is_reading())
+        waiting = client.transport.get_write_buffer_size()
+        assert client.number < count
+        for _ in range(20):
+            await asyncio.sleep(0.005)  # what might come must not
+        assert client.transport.get_write_buffer_size() == waiting
+        wire.writer.transport.resume_reading()
+        for _ in range(count):
+            assert (await wire.response()).status == 404
+        assert (await wire.response()).status == 200
+        assert not client.write_paused
+        assert client.transport.is_reading()
+
+
+async def test_an_upstream_is_not_asked_for_a_client_that_does_not_read() -> None:
+    """The next request of a client with an unread answer waits here, so that no upstream is blamed for its silence."""
+    count = 200
+    body = bytes(60000)
+    async with DataPlane(timeouts=schema.Timeouts(response=0.1)) as plane:
+        await plane.serve(await plane.upstream(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)))
+        wire = await plane.connect()
+        wire.writer.transport.pause_reading()
+        wire.send(get() * count)
+        (client,) = plane.clients
+        await until(lambda: client.write_paused)
+        await asyncio.sleep(0.3)  # more than `response`: nobody must be waited for
+        assert client.number < count
+        assert plane.failures == []
+        wire.writer.transport.resume_reading()
+        for _ in range(count):
+            assert (await wire.response()).body == body
+        assert plane.failures == []
+
+
+async def test_requests_ahead_of_a_half_close_are_all_answered() -> None:
+    """What a client had sent before it ended its side is served; the last answer says that the connection closes."""
+    async with DataPlane() as plane:
+        blue = await plane.upstream(OK)
+        await plane.serve(blue, hosts=("shop.test",))
+        wire = await plane.connect()
+        wire.send(get("/1") + get("/2") + b"GET / HTTP/1.1\r\nHost: other.test\r\n\r\n" + get("/3"))
+        wire.writer.write_eof()
+        answers = [await wire.response() for _ in range(4)]
+        assert [answer.status for answer in answers] == [200, 200, 404, 200]
+        assert [answer.get("connection") for answer in answers] == [None, None, None, "close"]
+        assert await wire.ended() == b""
+        assert len(blue.heads) == 3
+
+
+@pytest.mark.parametrize(
+    "half", [b"GET / HT", b"\r\n", get("/", "Content-Length: 5", method="PUT") + b"ab"], ids=["head", "line", "body"]
+)
+async def test_what_a_half_close_leaves_incomplete_ends_the_connection(half: bytes) -> None:
+    """The requests before it are answered; what can never become whole is not waited for."""
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(OK))
+        wire = await plane.connect()
+        wire.send(get() + half)
+        wire.writer.write_eof()
+        assert (await wire.response()).status == 200
+        assert await wire.ended() == b""
+        await until(lambda: not plane.context.clients)
+        assert plane.blue.in_flight == [0, 0, 0]
+
+
+async def test_who_was_turned_away_leaves_no_memory_behind() -> None:
+    """A connection that no reload reaches any more must not hand on what was decided before the reload."""
+    async with DataPlane(limits=schema.Limits(connections=2)) as plane:
+        await plane.serve(await plane.upstream(OK))
+        first = await plane.connect()
+        first.send(get())
+        assert (await first.response()).status == 200
+        first.close()
+        await until(lambda: "127.0.0.1" in plane.context.recent)
+        learned = ClientConnection(plane.context, plane.listener)
+        learned.peer = "127.0.0.1"
+        learned.learn_from(plane.context.recent["127.0.0.1"])
+        plane.context.remove_names(frozenset({b"x-gone"}))
+        learned.connection_lost(None)
+        assert not plane.context.recent
