@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,10 @@ from bgproxy.config.schema import Config
 from bgproxy.control.actor import Actor
 from bgproxy.control.certificates import Certificates
 from bgproxy.control.counters import Counters
+from bgproxy.control.deployments.notify import Notifier
+from bgproxy.control.deployments.runner import Deployments
+from bgproxy.control.deployments.stage import Hands, Run
+from bgproxy.control.deployments.watcher import Watcher
 from bgproxy.control.doors import Doors
 from bgproxy.control.draining import Drain, Drained, Drains, last_moment, sessions_stay
 from bgproxy.control.editing import Editor
@@ -30,7 +35,7 @@ from bgproxy.control.events import Draft, EventLog
 from bgproxy.control.ledger import Hints, Ledger
 from bgproxy.control.links import Links, WorkerState
 from bgproxy.control.merging import log_file_wins, merge, with_slots
-from bgproxy.control.places import check_not_admin, checked
+from bgproxy.control.places import check_not_admin, checked, preview_urls
 from bgproxy.control.publishing import Publisher
 from bgproxy.control.registry import Registry, Service
 from bgproxy.control.reloading import Reloader, make_service, monotonic
@@ -42,6 +47,7 @@ from bgproxy.control.tallies import Tallies
 from bgproxy.control.tasks import Tasks
 from bgproxy.control.watching import Watch
 from bgproxy.errors import BgproxyError, Refused, StartError, StateError, Unavailable
+from bgproxy.model.deployment import DeploymentState
 from bgproxy.model.pool import POOLS, PoolEvent
 from bgproxy.model.snapshot import ProxySpec
 from bgproxy.switchboard.messages import ToWorker, UndrainPool, UpstreamFailed
@@ -63,6 +69,7 @@ class _Parts:
     switcher: Switcher
     editor: Editor
     reloader: Reloader
+    deployments: Deployments
 
 
 class Controller:
@@ -92,6 +99,8 @@ class Controller:
         self._publisher = Publisher(self._registry, lambda: self._links, self._proxy)
         self._drains = Drains(lambda: self._links, self.counters, self._drain_ended, now)
         self._watch = Watch(self._registry, self._publisher, self.events, doors=Doors(birth.listeners), now=now)
+        self._notifier = Notifier()
+        self._bake_watcher = Watcher(services=self._registry.services.values, counters=self.counters, now=now)
         self.certificates = Certificates(self.config, self.events, self._publisher.touch)
         self._status = Status(
             registry=self._registry,
@@ -140,7 +149,7 @@ class Controller:
             self._restore(merged, fresh)
         log_file_wins(drafts)
         self._warn_of_empty()
-        self._parts = self._make_parts(Ledger(ledger.state, self._store, self.events, self._hints))
+        parts = self._parts = self._make_parts(Ledger(ledger.state, self._store, self.events, self._hints))
         await self.certificates.start()
         await self._watch.start()
         self._watch.on_placed = self._note_soon
@@ -149,6 +158,8 @@ class Controller:
         for worker, (pid, end) in self._early.items():
             self._links.add(worker, pid, end)
         self._early.clear()
+        self._bake_watcher.start()
+        await parts.deployments.resume()
         restarts = self._census.controller_restarts
         again = f" again, for the {restarts}. time" if restarts else ""
         self.events.emit(Draft(type="started", message=f"The controller has started{again}."))
@@ -158,6 +169,10 @@ class Controller:
         if self._note is not None:
             self._note.cancel()
             self._note = None
+        if self._parts is not None:
+            await self._parts.deployments.stop()
+        await self._notifier.close()
+        await self._bake_watcher.stop()
         await self._tasks.close()
         self._open = False
         for _, end in self._early.values():
@@ -210,7 +225,31 @@ class Controller:
             tasks=self._tasks,
             now=self._now,
         )
-        return _Parts(ledger, switcher, editor, reloader)
+        hands = Hands(
+            switcher=switcher,
+            editor=editor,
+            counters=self.counters,
+            drains=self._drains,
+            links=self._links,
+            publisher=self._publisher,
+            environment=self._environment,
+            watcher=self._bake_watcher,
+        )
+        deployments = Deployments(
+            registry=self._registry,
+            ledger=ledger,
+            hands=hands,
+            preview_urls=lambda _: preview_urls(self.config),
+            heard=self._deployment_went_on,
+        )
+        switcher.moved = deployments.moved
+        reloader.removed = deployments.forget
+        return _Parts(ledger, switcher, editor, reloader, deployments)
+
+    @property
+    def deployments(self) -> Deployments:
+        """The deployments; raises `Unavailable` before the controller has started."""
+        return self._running().deployments
 
     def _running(self) -> _Parts:
         if self._parts is None:
@@ -442,6 +481,37 @@ class Controller:
         """Take an upstream out or back, and answer with the service's status; see `Editor.set_upstream_state`."""
         await self._running().editor.set_upstream_state(service, pool, upstream, state, actor=actor)
         return self.service_status(service)
+
+    async def deploy(
+        self,
+        service: str,
+        *,
+        actor: Actor,
+        version: str | None = None,
+        upstreams: Sequence[str] | None = None,
+        strategy: str | None = None,
+        reason: str = "",
+    ) -> dict[str, Any]:
+        """Begin a deployment to the idle pool, and answer with it; see `Deployments.start`."""
+        if upstreams is not None:
+            check_not_admin(checked(upstreams), self.config.admin.listen)
+        deployments = self.deployments
+        urls = None if upstreams is None else tuple(upstreams)
+        record = await deployments.start(
+            service, actor=actor, version=version, upstreams=urls, strategy=strategy, reason=reason
+        )
+        return deployments.describe(record)
+
+    def _environment(self) -> dict[str, str]:
+        """What commands of deployments find, beside what they are told: all of ours but tokens."""
+        secrets = {"BGPROXY_TOKEN", *(token.token_env for token in self.config.admin.tokens)}
+        return {name: value for name, value in os.environ.items() if name not in secrets}
+
+    def _deployment_went_on(self, run: Run, before: DeploymentState) -> None:
+        """A deployment has taken a step."""
+        self._notifier.heard(run, before)
+        if not run.record.running:
+            self.tallies.deployed(run.service.name, run.record.state.value)
 
     async def reload(self, *, actor: Actor) -> dict[str, Any]:
         """Read the configuration again, whole or not at all (see `Reloader.reload`), and the listeners' certificates."""

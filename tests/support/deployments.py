@@ -67,7 +67,8 @@ class FakeLinks:
 def make_hands(**hands: Any) -> Hands:
     """Parts of a controller: those given, and for the others something that a stage has no business with."""
     names = ("switcher", "editor", "counters", "drains", "links", "publisher")
-    return Hands(**{name: hands.get(name) or (FakeLinks() if name == "links" else SimpleNamespace()) for name in names})
+    parts = {name: hands.pop(name, None) or (FakeLinks() if name == "links" else SimpleNamespace()) for name in names}
+    return Hands(**parts, **hands)
 
 
 def upstreams_of(*urls: str, state: UpstreamState = UpstreamState.UP) -> list[Upstream]:

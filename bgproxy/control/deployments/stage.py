@@ -8,6 +8,7 @@ connection behind. It never touches live users before the flip: whatever it asks
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -82,6 +83,7 @@ class Hands:
     drains: Drains
     links: Links
     publisher: Publisher
+    environment: Callable[[], dict[str, str]] = lambda: dict(os.environ)  # of commands; without our secrets
     watcher: Watcher | None = None  # None: nobody knows how the live pool did before
 
 

@@ -1,0 +1,544 @@
+"""Runs deployments: one at a time for a service, stage by stage through the table of `bgproxy.model.deployment`.
+
+Every transition is on the disk, with its event, before the stage that it leads to begins. So a restart knows where it was:
+
+    queued, verifying, comparing, warming, awaiting_approval    the stage begins anew: nothing that it does touches users
+    provisioning                           begins anew where it only sets the pool; a command may be half done: failed
+    switching                              goes on to the bake if the pool is live; begins anew if nothing has moved;
+                                           traffic that was split is whole again (by the start), and it is rolled back
+    baking, draining, retiring             the stage begins anew; the bake with the figures from before the switch
+    rolling_back                           is completed
+
+What an operator does by hand goes first: a rollback, or a forced switch, ends a deployment that was under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from bgproxy.config.schema import Deployment as Settings
+from bgproxy.config.units import format_duration
+from bgproxy.control.actor import ITSELF, Actor
+from bgproxy.control.clock import rfc3339
+from bgproxy.control.deployments import stages
+from bgproxy.control.deployments.stage import Clock, Halted, Hands, NotApproved, Run, WallClock
+from bgproxy.control.events import Draft
+from bgproxy.control.ledger import Ledger
+from bgproxy.control.registry import Registry, Service
+from bgproxy.control.state import State
+from bgproxy.errors import BgproxyError, Busy, Invalid, NotFound, Refused
+from bgproxy.model.deployment import (
+    AFTER_FLIP,
+    BEFORE_FLIP,
+    DEPLOYMENT_TABLE,
+    STAGES,
+    DeploymentEvent,
+    DeploymentRecord,
+    DeploymentState,
+    Result,
+    Step,
+)
+from bgproxy.model.pool import POOLS
+
+log = logging.getLogger("bgproxy.controller")
+
+STRATEGIES: Final = ("all-at-once", "canary", "linear")
+
+#: Ended deployments that are kept on the disk: of a service, and in all.
+KEPT_OF_A_SERVICE: Final = 10
+KEPT: Final = 100
+
+_S, _E = DeploymentState, DeploymentEvent
+_ROW: Final = (_S.QUEUED, *(state for state, _ in STAGES))
+
+
+class _Interrupted(Exception):  # noqa: N818 - says what it was
+    """Somebody has ended the deployment from outside."""
+
+    def __init__(self, actor: Actor, why: str, *, undone: bool = False, gone: bool = False) -> None:
+        super().__init__(why)
+        self.actor = actor
+        self.undone = undone  # the traffic is back on the old pool already
+        self.gone = gone  # there is no traffic, and no service, any more
+
+
+class Deployments:
+    """All deployments of a controller. `heard` is told of each transition, for notifications and tallies."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        ledger: Ledger,
+        hands: Hands,
+        clock: Clock | None = None,
+        preview_urls: Callable[[Service], list[str]] = lambda _: [],
+        heard: Callable[[Run, DeploymentState], None] = lambda _run, _before: None,
+        table: Mapping[DeploymentState, stages.Entry] = stages.ENTRIES,
+    ) -> None:
+        self._registry = registry
+        self._ledger = ledger
+        self._hands = hands
+        self._clock = clock or WallClock()
+        self._preview_urls = preview_urls
+        self._heard = heard
+        self._table = table
+        self._runs: dict[str, Run] = {}  # by service
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stages: dict[str, asyncio.Task[None]] = {}
+        self._interrupts: dict[str, _Interrupted] = {}
+
+    # --- its life ---------------------------------------------------------------------------------------------------
+
+    async def resume(self) -> None:
+        """Go on with what a former controller left running; services that have left the file lose theirs."""
+        for record in sorted(self._ledger.state.deployments.values(), key=lambda record: record.id):
+            if not record.running:
+                continue
+            service = self._registry.services.get(record.service)
+            if service is None:
+                await self._end_orphan(record)
+            else:
+                self._launch(record, service, resumed=True)
+
+    async def stop(self) -> None:
+        """Leave them as they are: the next controller goes on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _launch(self, record: DeploymentRecord, service: Service, *, resumed: bool) -> Run:
+        run = Run(
+            record,
+            service,
+            self._settings(record, service),
+            self._hands,
+            clock=self._clock,
+            preview_urls=lambda: self._preview_urls(service),
+            remember=self._save,
+        )
+        self._runs[service.name] = run
+        self._mark(run)
+        name = f"deployment {record.id} of {service.name}"
+        task = asyncio.get_running_loop().create_task(self._drive(run, resumed=resumed), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return run
+
+    @staticmethod
+    def _settings(record: DeploymentRecord, service: Service) -> Settings:
+        settings = service.settings.deployment
+        strategy = replace(settings.strategy, type=record.strategy)  # type: ignore[arg-type] # one of STRATEGIES
+        return replace(settings, strategy=strategy)
+
+    # --- what is asked for ------------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        name: str,
+        *,
+        actor: Actor,
+        version: str | None = None,
+        upstreams: tuple[str, ...] | None = None,
+        strategy: str | None = None,
+        reason: str = "",
+    ) -> DeploymentRecord:
+        """Begin a deployment to the idle pool.
+
+        Raises:
+            NotFound, Invalid: there is no such service or strategy, or the pool cannot be set so.
+            Busy: a deployment, or another change, of the service runs.
+            Refused: the idle pool has no upstreams, and none were given.
+            Unavailable, StateError: the disk did not take it.
+        """
+        service = self._registry.find(name)
+        self._check_free(service)
+        target = service.pools[1 - service.live]
+        if strategy is not None and strategy not in STRATEGIES:
+            raise Invalid(f"strategy: {strategy!r} is not allowed; it is {', '.join(STRATEGIES)}.")
+        if version is not None or upstreams is not None:
+            upstreams = self._hands.editor.check_pool(service, 1 - service.live, version, upstreams)
+        elif not target.urls:
+            raise Refused(
+                f"{name}: {target.name} is idle and has no upstreams; name them (bgproxy deploy --upstream URL), or set the pool."
+            )
+
+        def make(state: State) -> tuple[State, list[Draft]]:
+            self._check_free(service)
+            record = DeploymentRecord(
+                id=state.last_deployment + 1,
+                service=name,
+                target=target.name,
+                version=target.version if version is None else version,
+                upstreams=upstreams,
+                strategy=strategy or service.settings.deployment.strategy.type,
+                reason=reason,
+                actor=actor.to_json(),
+                steps=(Step(state=_S.QUEUED.value, at=self._clock.time(), by=actor.name, why=reason),),
+            )
+            after = replace(state, last_deployment=record.id)
+            return _with(after, record), [_draft(record, actor, reason)]
+
+        run = await self._ledger.change(make, lambda state: self._begun(state, service))
+        return run.record
+
+    def _begun(self, state: State, service: Service) -> Run:
+        record = state.deployments[state.last_deployment]
+        run = self._launch(record, service, resumed=False)
+        self._heard(run, _S.QUEUED)
+        return run
+
+    def _check_free(self, service: Service) -> None:
+        run = self._runs.get(service.name)
+        if run is not None:
+            raise Busy(
+                f"{service.name}: deployment {run.record.id} is {_said(run.record.state)}; "
+                f"one at a time (bgproxy abort {run.record.id} ends it)."
+            )
+
+    async def approve(self, number: int, *, actor: Actor, reason: str = "") -> dict[str, Any]:
+        """Say yes to one that waits for it; raises `NotFound`, `Refused`."""
+        run = self._running(number)
+        if not run.waits:
+            raise Refused(f"Deployment {number} is {_said(run.record.state)} and does not wait for an approval.")
+        run.approver = actor
+        run.keep(
+            Result(
+                stage=run.record.state.value,
+                name="approval",
+                ok=True,
+                found=f"approved by {actor.name}{_because(reason)}",
+            )
+        )
+        run.approved.set()
+        return self.describe(run.record)
+
+    async def abort(self, number: int, *, actor: Actor, reason: str = "") -> dict[str, Any]:
+        """End one: before the switch nothing has happened; in it, and in the bake, it is rolled back; later it only stops here.
+
+        Raises `NotFound`, `Refused`.
+        """
+        run = self._running(number)
+        if run.record.state is _S.ROLLING_BACK:
+            raise Refused(f"Deployment {number} is being rolled back already.")
+        self._interrupt(run, _Interrupted(actor, f"aborted by {actor.name}{_because(reason)}"))
+        return self.describe(run.record)
+
+    def _running(self, number: int) -> Run:
+        for run in self._runs.values():
+            if run.record.id == number:
+                return run
+        if number in self._ledger.state.deployments:
+            state = self._ledger.state.deployments[number].state
+            raise Refused(f"Deployment {number} has ended: it is {_said(state)}.")
+        raise NotFound(f"There is no deployment {number}.")
+
+    def get(self, number: int) -> dict[str, Any]:
+        """One deployment as the API answers it; raises `NotFound`."""
+        for run in self._runs.values():
+            if run.record.id == number:
+                return self.describe(run.record)
+        record = self._ledger.state.deployments.get(number)
+        if record is None:
+            raise NotFound(f"There is no deployment {number}.")
+        return self.describe(record)
+
+    def listing(self, service: str) -> list[dict[str, Any]]:
+        """Those of a service that are known, the latest last."""
+        records = [record for record in self._ledger.state.deployments.values() if record.service == service]
+        return [self.get(record.id) for record in sorted(records, key=lambda record: record.id)]
+
+    def running(self, service: str) -> dict[str, Any] | None:
+        """The deployment of a service that is under way."""
+        run = self._runs.get(service)
+        return None if run is None else self.describe(run.record)
+
+    def describe(self, record: DeploymentRecord) -> dict[str, Any]:
+        """As the API answers it."""
+        run = self._runs.get(record.service)
+        progress = None
+        if run is not None and run.record.id == record.id:
+            progress = {"share": run.progress.share, "text": run.progress.text, "figures": dict(run.progress.figures)}
+        ended = record.steps[-1] if not record.running else None
+        return {
+            "id": record.id,
+            "service": record.service,
+            "state": record.state.value,
+            "running": record.running,
+            "waits": run is not None and run.record.id == record.id and run.waits,
+            "target": record.target,
+            "version": record.version,
+            "upstreams": None if record.upstreams is None else list(record.upstreams),
+            "strategy": record.strategy,
+            "reason": record.reason,
+            "actor": dict(record.actor),
+            "created_at": rfc3339(record.created_at),
+            "ended_at": None if ended is None else rfc3339(ended.at),
+            "outcome": "" if ended is None else ended.why,
+            "steps": [
+                {"state": step.state, "at": rfc3339(step.at), "by": step.by, "why": step.why} for step in record.steps
+            ],
+            "results": [
+                {
+                    "stage": result.stage,
+                    "name": result.name,
+                    "ok": result.ok,
+                    "expected": result.expected,
+                    "found": result.found,
+                    "seconds": result.seconds,
+                    "details": list(result.details),
+                }
+                for result in record.results
+            ],
+            "progress": progress,
+        }
+
+    # --- what comes from elsewhere ----------------------------------------------------------------------------------
+
+    def moved(self, service: Service, actor: Actor, reason: str) -> None:
+        """Who is live was changed; if not by the deployment itself, it is over."""
+        run = self._runs.get(service.name)
+        if run is None or actor == run.actor:
+            return
+        why = f"{POOLS[service.live]} was made live by {actor.name}{_because(reason)}"
+        self._interrupt(run, _Interrupted(actor, why, undone=True))
+
+    def forget(self, service: Service) -> None:
+        """The service has left the configuration."""
+        run = self._runs.get(service.name)
+        if run is not None:
+            self._interrupt(run, _Interrupted(ITSELF, "the service has left the configuration", gone=True))
+
+    def _interrupt(self, run: Run, interrupt: _Interrupted) -> None:
+        name = run.service.name
+        self._interrupts.setdefault(name, interrupt)
+        stage = self._stages.get(name)
+        if stage is not None:
+            stage.cancel()
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    async def _drive(self, run: Run, *, resumed: bool) -> None:
+        try:
+            if resumed:
+                await self._go_on(run)
+            await self._stages_of(run)
+            await self._step(run, _E.SUCCEED, ITSELF, _success(run))
+        except _Interrupted as interrupt:
+            await self._end(run, interrupt.actor, str(interrupt), interrupt)
+        except Halted as halted:
+            await self._end(run, ITSELF, str(halted), halted)
+        except BgproxyError as error:
+            await self._end(run, ITSELF, str(error), error)
+        except Exception as error:
+            log.exception("deployment %d", run.record.id)
+            await self._end(run, ITSELF, f"a fault of bgproxy: {error!r}", error)
+        finally:
+            self._unmark(run)
+
+    async def _go_on(self, run: Run) -> None:
+        """What a restart has found half done; see the top of this file."""
+        state = run.record.state
+        live = POOLS[run.service.live] == run.record.target
+        log.info("deployment %d goes on after a restart", run.record.id, extra={"fields": {"state": state.value}})
+        if state is _S.PROVISIONING and run.settings.provision is not None:
+            raise Halted("bgproxy was restarted while the provisioning ran; see what became of it, then deploy again")
+        if state is _S.ROLLING_BACK:
+            raise Halted(run.record.steps[-1].why)
+        if state in BEFORE_FLIP and live:
+            raise _Interrupted(ITSELF, f"{run.record.target} was made live by other means", undone=True)
+        if state is _S.SWITCHING and not live and run.settings.strategy.type != "all-at-once":
+            raise Halted("bgproxy was restarted while the traffic was split")
+        if state in AFTER_FLIP and state is not _S.SWITCHING and not live:
+            raise _Interrupted(ITSELF, f"{run.old.name} is live again", undone=True)
+
+    async def _stages_of(self, run: Run) -> None:
+        """The present stage, if it is one, and all that follow and are configured."""
+        at = _ROW.index(run.record.state)
+        entered = at > 0  # a restart: the stage is entered already
+        for state, event in STAGES[max(at - 1, 0) :]:
+            if state is _S.SUCCEEDED:
+                return
+            entry = self._table[state]
+            if not entered:
+                if not entry.configured(run):
+                    continue
+                await self._step(run, event, ITSELF, "")
+            entered = False
+            if state is _S.SWITCHING and POOLS[run.service.live] == run.record.target:
+                continue  # a restart found it switched
+            await self._stage(run, entry)
+
+    async def _stage(self, run: Run, entry: stages.Entry) -> None:
+        name = run.service.name
+        if name in self._interrupts:
+            raise self._interrupts.pop(name)
+        run.show("")
+        stage = self._stages[name] = asyncio.ensure_future(entry.stage(run))
+        limit = entry.limit(run)
+        try:
+            async with asyncio.timeout(limit):
+                await stage
+        except TimeoutError:
+            raise Halted(
+                f"it was {_said(run.record.state)} for longer than {format_duration(round(limit, 3))}"
+            ) from None
+        except asyncio.CancelledError:
+            interrupt = self._interrupts.pop(name, None)
+            if interrupt is None:
+                raise
+            raise interrupt from None
+        finally:
+            del self._stages[name]
+            if not stage.done():
+                stage.cancel()
+                await asyncio.wait({stage})
+        if name in self._interrupts:
+            raise self._interrupts.pop(name)
+
+    # --- its end ----------------------------------------------------------------------------------------------------
+
+    async def _end(self, run: Run, actor: Actor, why: str, cause: Exception) -> None:
+        """It cannot go on, or is not to: by where it stands, and by why."""
+        details = cause.details if isinstance(cause, Halted | Refused) else ()
+        if details:
+            run.keep(Result(stage=run.record.state.value, name="cause", ok=False, found=why, details=tuple(details)))
+        state = run.record.state
+        interrupt = cause if isinstance(cause, _Interrupted) else None
+        if state in (_S.DRAINING, _S.RETIRING) and interrupt is not None and not interrupt.undone:
+            await self._step(run, _E.SUCCEED, actor, f"it is live; what was left was called off: {why}")
+        elif state in BEFORE_FLIP:
+            aborted = interrupt is not None or isinstance(cause, NotApproved)
+            await self._step(run, _E.ABORT if aborted else _E.FAIL, actor, why)
+        elif state in (_S.DRAINING, _S.RETIRING) and interrupt is None:
+            # The new version has proven itself: that an old pool could not be retired is no reason to go back to it.
+            run.keep(Result(stage=state.value, name=_said(state), ok=False, found=why))
+            await self._step(run, _E.SUCCEED, ITSELF, f"{_success(run)}, but {why}")
+        elif interrupt is not None and interrupt.gone:
+            await self._step(run, _E.FAIL, actor, why)
+        else:
+            await self._back(run, actor, why, undone=interrupt is not None and interrupt.undone)
+
+    async def _back(self, run: Run, actor: Actor, why: str, *, undone: bool) -> None:
+        if run.record.state is not _S.ROLLING_BACK:
+            await self._step(run, _E.ROLL_BACK, actor, why)
+        if not undone:
+            try:
+                await self._table[_S.ROLLING_BACK].stage(run)
+            except (Halted, BgproxyError) as error:
+                details = tuple(error.details) if isinstance(error, Halted | Refused) else ()
+                run.keep(
+                    Result(stage=_S.ROLLING_BACK.value, name="rollback", ok=False, found=str(error), details=details)
+                )
+                stays = f"{POOLS[run.service.live]} stays live"
+                await self._step(run, _E.FAIL, ITSELF, f"{why}; and it could not be rolled back: {error} ({stays})")
+                return
+        await self._step(run, _E.ROLLED_BACK, actor, why)
+
+    async def _end_orphan(self, record: DeploymentRecord) -> None:
+        """The service is not in the file any more: nothing can be done for it."""
+        why = "the service is not in the configuration any more"
+        state = _S.ABORTED if record.state in BEFORE_FLIP else _S.FAILED
+        step = Step(state=state.value, at=self._clock.time(), by=ITSELF.name, why=why)
+        after = replace(record, state=state, steps=(*record.steps, step))
+        try:
+            await self._ledger.change(lambda now: (_with(now, after), [_draft(after, ITSELF, why)]), lambda _: None)
+        except BgproxyError as error:
+            log.warning("deployment %d: %s", record.id, error)
+
+    # --- transitions ------------------------------------------------------------------------------------------------
+
+    async def _step(self, run: Run, event: DeploymentEvent, actor: Actor, why: str) -> None:
+        """Take an event: on the disk, with its event, then in memory.
+
+        Raises:
+            StateError, Unavailable: the disk did not take it. Of an end, that is only logged: it has ended all the same, and a
+                restart will come to an end by what it finds.
+        """
+        before = run.record.state
+        state = DEPLOYMENT_TABLE.next(before, event)
+        step = Step(state=state.value, at=self._clock.time(), by=actor.name, why=why)
+        after = replace(run.record, state=state, steps=(*run.record.steps, step))
+
+        def put(_: State) -> None:
+            run.record = after
+
+        change = self._ledger.change(lambda now: (_with(now, after), [_draft(after, actor, why)]), put)
+        try:
+            await _whole(change)
+        except BgproxyError as error:
+            if after.running:
+                raise
+            log.error("deployment %d: %s", after.id, error)  # noqa: TRY400 - the text says it all
+            run.record = after
+        fields = {"service": after.service, "state": state.value, "by": actor.name, **({"why": why} if why else {})}
+        log.info("deployment %d", after.id, extra={"fields": fields})
+        self._mark(run)
+        if not after.running:
+            self._unmark(run)
+        self._heard(run, before)
+
+    async def _save(self, run: Run) -> None:
+        record = run.record
+        await _whole(self._ledger.change(lambda now: (_with(now, record), ()), lambda _: None))
+
+    def _mark(self, run: Run) -> None:
+        """Tell the rest of the controller what may not be changed by hand meanwhile."""
+        run.service.deployment = run.record.id
+        run.service.deploying = run.target if run.record.state in BEFORE_FLIP else None
+
+    def _unmark(self, run: Run) -> None:
+        name = run.service.name
+        if self._runs.get(name) is run:
+            del self._runs[name]
+            self._interrupts.pop(name, None)
+            run.service.deployment = run.service.deploying = None
+
+
+async def _whole(work: Awaitable[Any]) -> None:
+    """Await a write of the state to its end, even if this task is cancelled meanwhile: half a write is none."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
+
+
+def _with(state: State, record: DeploymentRecord) -> State:
+    """The state with this deployment as it is now, and without the oldest ended ones."""
+    records = {**state.deployments, record.id: record}
+    ended = sorted((known for known in records.values() if not known.running), key=lambda known: known.id)
+    same = [known for known in ended if known.service == record.service]
+    for known in (*same[: max(len(same) - KEPT_OF_A_SERVICE, 0)], *ended[: max(len(ended) - KEPT, 0)]):
+        records.pop(known.id, None)
+    return replace(state, deployments=records)
+
+
+def _draft(record: DeploymentRecord, actor: Actor, why: str) -> Draft:
+    version = f" {record.version}" if record.version else ""
+    return Draft(
+        type="deployment",
+        message=f"{record.service}: deployment {record.id} of {record.target}{version} is {_said(record.state)}{f': {why}' if why else ''}.",
+        service=record.service,
+        pool=record.target,
+        actor=actor,
+        reason=why,
+        data={"id": record.id, "state": record.state.value, "version": record.version},
+    )
+
+
+def _said(state: DeploymentState) -> str:
+    return state.value.replace("_", " ")
+
+
+def _because(reason: str) -> str:
+    return f" ({reason})" if reason else ""
+
+
+def _success(run: Run) -> str:
+    return f"{run.record.target} is live"
