@@ -91,7 +91,9 @@ class ClientState(RequestHeads):
         self.pause(SERVER_FULL)
 
     def server_ready(self) -> None:
-        """The upstream takes more of the body."""
+        """The upstream takes more of the body: the client has all its time for it again."""
+        if self.paused == SERVER_FULL and self.deadline > 0.0:
+            self.deadline = self.context.now + self.context.timeouts.stream_idle
         self.resume(SERVER_FULL)
 
     # --- the end ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bgproxy.proxy.client_state import BUSY, HEAD, IDLE, THROTTLED, TUNNEL
+from bgproxy.proxy.client_state import BUSY, HEAD, IDLE, SERVER_FULL, THROTTLED, TUNNEL
 from bgproxy.proxy.exchange import BEGUN
 from bgproxy.proxy.refusals import refuse
 from bgproxy.switchboard.layout import (
@@ -53,6 +53,8 @@ def due(client: ClientConnection, now: float) -> None:
         client.resume(THROTTLED)
     elif state == HEAD:
         expire(client, TIMEOUT_HEADER)
+    elif state == BUSY and exchange is not None and client.paused & SERVER_FULL and not client.write_paused:
+        exchange.body_stuck()
     elif state == BUSY:
         waits = exchange is not None and not exchange.request_done and not client.write_paused
         expire(client, TIMEOUT_BODY if waits else TIMEOUT_WRITE)

@@ -61,9 +61,11 @@ async def warm(context: Context, upstream: Upstream, connections: int) -> None:
             return
         try:
             async with asyncio.timeout(context.timeouts.connect):
-                (await open_connection(context, upstream)).release()
+                server = await open_connection(context, upstream)
         except (OSError, TimeoutError):
             return
+        if server.usable():  # it may have ended in the moment between
+            server.release()
 
 
 async def open_connection(

@@ -117,7 +117,11 @@ class Exchange:
     def connected(self, upstream: Upstream, server: UpstreamConnection) -> None:
         """The connection is there."""
         if self.done or self.server is not None or self.upstream is not upstream:
-            server.release()  # the client has gone meanwhile; the next one gets the connection
+            if server.usable():
+                server.release()  # the client has gone meanwhile; the next one gets the connection
+        elif not server.usable():  # it has ended in the moment between
+            reason = "connection closed before anything was sent"
+            self.unreachable(upstream, reason, timed_out=False, error="connection_terminated")
         else:
             server.start(self, False)
 
@@ -217,6 +221,7 @@ class Exchange:
         self.kept = None
         self.server = None
         self.connect(chosen)
+        self.client.server_ready()  # what the last one did not take is no reason to wait any more
         return True
 
     def server_lost(self, *, reused: bool, reason: str, error: str) -> None:
@@ -238,6 +243,7 @@ class Exchange:
             if self._retry(fresh=True):
                 return
         self.server = None
+        server.exchange = None  # where the connection is still there, it has nobody to answer to
         self.context.report(upstream, reason)
         self.fail(502, error, f"upstream {upstream.id}: {reason}", _public(error))
 
@@ -304,10 +310,23 @@ class Exchange:
         if self.done:
             return
         self._let_go()
+        if self.progress != BEGUN:
+            self.status = 499  # the client is the cause: it does not read
         client = self.client
         client.closed_because = reason
         self.finish()
         client.close()
+
+    def body_stuck(self) -> None:
+        """The upstream has taken nothing more of the request's body for `timeouts.stream_idle`: its failure."""
+        upstream = self.upstream
+        assert upstream is not None  # noqa: S101 - it is connected
+        reason = "it takes no more of the request's body"
+        self.context.report(upstream, reason)
+        if self.progress == BEGUN:
+            self.abort(reason)
+        else:
+            self.fail(504, "connection_write_timeout", f"upstream {upstream.id}: {reason}")
 
     def client_left(self) -> None:
         """The client's connection has ended: so does what is done for it (499 in the log)."""

@@ -122,7 +122,7 @@ class UpstreamConnection:
 
     def sent_all(self) -> None:
         """The request is complete: from now on the answer is waited for."""
-        if self.state == WAITING:
+        if self.state == WAITING and not self.paused:
             self.deadline = self.context.now + self.context.timeouts.response
 
     def release(self) -> None:
@@ -219,8 +219,7 @@ class UpstreamConnection:
         """Stop reading: the client does not read as fast. Its own time-out runs meanwhile, not the upstream's."""
         if not self.paused and self.transport is not None and not self.transport.is_closing():
             self.paused = True
-            if self.state != WAITING:
-                self.deadline = 0.0
+            self.deadline = 0.0
             self.transport.pause_reading()
 
     def resume(self) -> None:
@@ -230,6 +229,8 @@ class UpstreamConnection:
             if self.transport is not None and not self.transport.is_closing():
                 if self.state == ANSWERING:
                     self.deadline = self.context.now + self.context.timeouts.stream_idle
+                elif self.state == WAITING and self.exchange is not None and self.exchange.request_done:
+                    self.deadline = self.context.now + self.context.timeouts.response
                 self.transport.resume_reading()
 
     # --- the answer -------------------------------------------------------------------------------------------------

@@ -10,6 +10,13 @@ import pytest
 from support.dataplane import OK, DataPlane, get, read_head, reset, until
 
 from bgproxy.config import schema
+from bgproxy.proxy import dial
+from bgproxy.proxy.context import Context
+from bgproxy.proxy.deadlines import expire
+from bgproxy.proxy.dial import open_connection
+from bgproxy.proxy.runtime import Upstream
+from bgproxy.proxy.upstream import UpstreamConnection
+from bgproxy.switchboard.layout import TIMEOUT_BODY, TIMEOUT_WRITE, code_cell
 
 
 def dead_port() -> int:
@@ -279,3 +286,139 @@ async def test_a_connect_time_out_is_504() -> None:
             assert "connection_timeout" in answer.get("proxy-status")
         for filler in fillers:
             filler.close()
+
+
+async def test_a_connection_that_ends_before_it_is_used_carried_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upstream that accepts and closes at once has seen nothing of the request: any method goes to another."""
+
+    async def slam(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reset(writer)
+
+    async def late(context: Context, upstream: Upstream, client: object = None) -> UpstreamConnection:
+        server = await open_connection(context, upstream, client)  # type: ignore[arg-type]
+        if upstream.port == bad.port:
+            await until(lambda: not server.usable())
+        return server
+
+    monkeypatch.setattr(dial, "open_connection", late)
+    async with DataPlane() as plane:
+        bad = await plane.upstream(slam)
+        await plane.serve([bad, await plane.upstream(OK)], balance="round_robin")
+        for _ in range(4):
+            assert (await plane.ask(get("/", "Content-Length: 3", method="POST") + b"abc")).status == 200
+        assert plane.failures == [(f"127.0.0.1:{bad.port}", "connection closed before anything was sent")] * 2
+        assert [upstream.in_flight for upstream in plane.blue.upstreams] == [0, 0]
+        await plane.serve(bad)
+        answer = await plane.ask(get())
+        assert answer.status == 502
+        assert "connection_terminated" in answer.get("proxy-status")
+
+
+async def test_warming_keeps_no_connection_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ended while it was opened is not put by for a request."""
+
+    async def slam(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reset(writer)
+
+    async def late(context: Context, upstream: Upstream, client: object = None) -> UpstreamConnection:
+        server = await open_connection(context, upstream, client)  # type: ignore[arg-type]
+        await until(lambda: not server.usable())
+        return server
+
+    monkeypatch.setattr(dial, "open_connection", late)
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(slam))
+        (upstream,) = plane.blue.upstreams
+        await dial.warm(plane.context, upstream, 2)
+        assert upstream.idle == []
+
+
+async def test_an_upstream_that_takes_no_more_of_a_body_is_to_blame() -> None:
+    """What waits for the upstream is not the client's delay: 504, reported, and no time-out of a client is counted."""
+    gate = asyncio.Event()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        await gate.wait()
+
+    async with DataPlane(timeouts=schema.Timeouts(stream_idle=0.2)) as plane:
+        await plane.serve(await plane.upstream(deaf))
+        wire = await plane.connect()
+        wire.send(get("/", "Content-Length: 50000000", method="PUT") + bytes(50_000_000))
+        answer = await wire.response()
+        gate.set()
+        assert answer.status == 504
+        assert "connection_write_timeout" in answer.get("proxy-status")
+        assert [reason for _, reason in plane.failures] == ["it takes no more of the request's body"]
+        assert plane.context.hits[TIMEOUT_BODY] == 0
+
+
+async def test_a_client_has_all_its_time_again_when_the_upstream_reads_on() -> None:
+    """The time for the next piece of a body is counted from when it may be sent."""
+    gate = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(silent))
+        wire = await plane.connect()
+        wire.send(get("/", "Content-Length: 5", method="PUT") + b"ab")
+        await until(lambda: plane.clients and plane.clients[0].exchange is not None)
+        (client,) = plane.clients
+        client.server_full()
+        client.deadline = 1.0
+        client.server_ready()
+        gate.set()
+        assert client.deadline >= plane.context.now + plane.context.timeouts.stream_idle - 1
+
+
+async def test_a_retry_does_not_wait_for_the_connection_that_is_gone() -> None:
+    """The body goes on to the next connection, however full the last one was."""
+    got: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"PUT"):
+                if not got:
+                    got.append(await reader.readexactly(2))
+                    gate.set()
+                    await let.wait()
+                    reset(writer)
+                    return
+                got.append(await reader.readexactly(5))
+            writer.write(OK)
+
+    gate, let = asyncio.Event(), asyncio.Event()
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(script))
+        wire = await plane.connect()
+        wire.send(get())
+        assert (await wire.response()).status == 200
+        wire.send(get("/", "Content-Length: 5", method="PUT") + b"ab")
+        await gate.wait()
+        plane.clients[0].server_full()  # as the connection says that is about to break
+        let.set()
+        await until(lambda: plane.blue.retries == 1)
+        wire.send(b"cde")
+        assert (await wire.response()).status == 200
+        assert got == [b"ab", b"abcde"]
+
+
+async def test_who_does_not_read_is_no_failure_of_the_service() -> None:
+    """An exchange that ends with its client, before an answer, counts as 499 and not among the errors of the pool."""
+    gate = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(silent))
+        wire = await plane.connect()
+        wire.send(get())
+        await until(lambda: plane.clients and plane.clients[0].exchange is not None)
+        expire(plane.clients[0], TIMEOUT_WRITE)
+        gate.set()
+        assert plane.blue.codes[code_cell(499)] == 1
+        assert sum(plane.blue.codes) == 1

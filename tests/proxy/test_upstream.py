@@ -10,6 +10,7 @@ from support.dataplane import OK, DataPlane, get, read_head, until
 from bgproxy.config import schema
 from bgproxy.model import connection
 from bgproxy.proxy import upstream as upstream_module
+from bgproxy.proxy.client_state import SERVER_FULL
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -360,3 +361,51 @@ async def test_an_upstreams_own_hsts_replaces_ours_and_nothing_else(whose: bytes
             lines = [value for name, value in answer.headers if name == "strict-transport-security"]
             assert lines == ["max-age=5" if whose else "max-age=9"]
             assert answer.get("x-bgproxy-pool") == "blue"
+
+
+async def test_rubbish_from_an_upstream_that_reads_nothing_leaves_no_connection() -> None:
+    """Its connection ends though it does not take what was written, and it is blamed once."""
+    gate = asyncio.Event()
+
+    async def rude(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        full = 0
+        while full < 50:  # until the kernel, too, takes no more
+            full = full + 1 if plane.clients[0].paused == SERVER_FULL else 0
+            await asyncio.sleep(0.002)
+        writer.write(b"RUBBISH\r\n\r\n")
+        await gate.wait()
+
+    async with DataPlane(timeouts=schema.Timeouts(stream_idle=0.3)) as plane:
+        await plane.serve(await plane.upstream(rude))
+        wire = await plane.connect()
+        wire.send(get("/", "Content-Length: 50000000", method="PUT") + bytes(50_000_000))
+        assert (await wire.response()).status == 502
+        await until(lambda: not plane.context.servers)
+        gate.set()
+        assert len(plane.failures) == 1
+
+
+async def test_an_upstream_is_not_timed_while_nobody_reads_it() -> None:
+    """Its time for an answer begins anew once the client reads again."""
+    gate = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        await gate.wait()
+        writer.write(OK)
+
+    async with DataPlane(timeouts=schema.Timeouts(response=0.1)) as plane:
+        await plane.serve(await plane.upstream(slow))
+        wire = await plane.connect()
+        wire.send(get())
+        await until(lambda: plane.clients and plane.clients[0].exchange and plane.clients[0].exchange.server)
+        (client,) = plane.clients
+        (server,) = plane.context.servers
+        client.pause_writing()  # as after many interim responses
+        assert server.deadline == 0.0
+        client.resume_writing()
+        assert 0.0 < server.deadline <= plane.context.now + 0.1
+        gate.set()
+        assert (await wire.response()).status == 200
+        assert plane.failures == []
