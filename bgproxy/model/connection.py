@@ -1,4 +1,4 @@
-"""The states of the two kinds of connections of a worker, and their tables.
+"""The states of the two kinds of connections of a worker, and of the tunnel that two can become, and their tables.
 
 A worker steps through these tables for every request, so they are also had flat: `flatten` makes a list in which
 `states * event + state` holds the next state, or -1 where the table has none.
@@ -7,7 +7,7 @@ A worker steps through these tables for every request, so they are also had flat
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from bgproxy.model.machine import IllegalTransition, Table
 
@@ -93,16 +93,72 @@ SERVER_TABLE: Final = Table(
 )
 
 
-def flatten(table: Table[ClientState, ClientEvent] | Table[ServerState, ServerEvent]) -> list[int]:
-    """A table as a list: `[event * 6 + state]` is the next state, -1 where there is none."""
-    flat = [-1] * 36
+class TunnelState(IntEnum):
+    """An upgraded connection. A side that has answered our Close frame (RFC 6455 section 5.5.1), or ended, says no more."""
+
+    OPEN = 0
+    CLIENT_ENDED = 1  # half-closed: only the upstream sends
+    SERVER_ENDED = 2
+    RESTARTING = 3  # both sides are told to end
+    CLIENT_ANSWERED = 4  # and the client has said that it does
+    SERVER_ANSWERED = 5
+    OVER = 6
+
+
+class TunnelEvent(IntEnum):
+    """What happens to an upgraded connection."""
+
+    CLIENT_END = 0  # it sends no more
+    SERVER_END = 1
+    RESTART = 2  # a drain's deadline, or bgproxy stops
+    CLIENT_ANSWER = 3  # its Close frame
+    SERVER_ANSWER = 4
+    END = 5  # at once, for whatever reason
+
+
+_T, _W = TunnelState, TunnelEvent
+
+TUNNEL_TABLE: Final = Table(
+    "tunnel",
+    _T.OPEN,
+    {
+        (_T.OPEN, _W.CLIENT_END): _T.CLIENT_ENDED,
+        (_T.OPEN, _W.SERVER_END): _T.SERVER_ENDED,
+        (_T.CLIENT_ENDED, _W.SERVER_END): _T.OVER,
+        (_T.SERVER_ENDED, _W.CLIENT_END): _T.OVER,
+        (_T.OPEN, _W.RESTART): _T.RESTARTING,
+        (_T.CLIENT_ENDED, _W.RESTART): _T.CLIENT_ANSWERED,
+        (_T.SERVER_ENDED, _W.RESTART): _T.SERVER_ANSWERED,
+        (_T.RESTARTING, _W.CLIENT_ANSWER): _T.CLIENT_ANSWERED,
+        (_T.RESTARTING, _W.SERVER_ANSWER): _T.SERVER_ANSWERED,
+        (_T.CLIENT_ANSWERED, _W.CLIENT_ANSWER): _T.CLIENT_ANSWERED,
+        (_T.CLIENT_ANSWERED, _W.SERVER_ANSWER): _T.OVER,
+        (_T.SERVER_ANSWERED, _W.SERVER_ANSWER): _T.SERVER_ANSWERED,
+        (_T.SERVER_ANSWERED, _W.CLIENT_ANSWER): _T.OVER,
+        **{
+            (state, event): _T.OVER
+            for state in (_T.RESTARTING, _T.CLIENT_ANSWERED, _T.SERVER_ANSWERED)
+            for event in (_W.CLIENT_END, _W.SERVER_END)
+        },
+        **{(state, _W.END): _T.OVER for state in _T},
+    },
+)
+
+
+def flatten(table: Table[Any, Any]) -> list[int]:
+    """A table as a list: `[event * states + state]` is the next state, -1 where there is none."""
+    kind: type[IntEnum] = type(table.initial)
+    states = len(kind)
+    events = len({event for _, event in table.transitions})
+    flat = [-1] * (states * events)
     for (state, event), after in table.transitions.items():
-        flat[int(event) * 6 + int(state)] = int(after)
+        flat[int(event) * states + int(state)] = int(after)
     return flat
 
 
 CLIENT_STEPS: Final = flatten(CLIENT_TABLE)
 SERVER_STEPS: Final = flatten(SERVER_TABLE)
+TUNNEL_STEPS: Final = flatten(TUNNEL_TABLE)
 
 
 def illegal(name: str, state: int, event: int) -> IllegalTransition:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Final
 
-from bgproxy.model.connection import CLIENT_TABLE, SERVER_TABLE
+from bgproxy.model.connection import CLIENT_TABLE, SERVER_TABLE, TUNNEL_TABLE
 from bgproxy.model.deployment import DEPLOYMENT_TABLE
 from bgproxy.model.machine import Table
 from bgproxy.model.pool import POOL_TABLE
@@ -41,6 +41,12 @@ that cannot be done.""",
     ),
     (CLIENT_TABLE, "A connection from a client, in a worker."),
     (SERVER_TABLE, "A connection from a worker to an upstream."),
+    (
+        TUNNEL_TABLE,
+        """\
+What a client's connection and an upstream's become with 101: bytes both ways. *Restart* is the deadline of a drain, or the
+end of bgproxy itself; only a WebSocket can be told of it, with Close frames that both sides answer.""",
+    ),
 )
 
 _HEAD: Final = """\

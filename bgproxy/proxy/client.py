@@ -162,6 +162,8 @@ class ClientConnection(ClientState):
             exchange.server.pause()
         if self.state <= HEAD:
             self.pause(UNREAD)
+        if self.state == TUNNEL and self.tunnel is not None and self.tunnel.is_restarting():
+            return  # how long it may take to end is set
         if self.state != LINGERING:
             self.deadline = self.context.now + self.context.timeouts.stream_idle
 
@@ -170,12 +172,15 @@ class ClientConnection(ClientState):
         self.write_paused = False
         context = self.context
         exchange = self.exchange
+        tunnel = self.tunnel
         if exchange is not None:
-            self.deadline = 0.0
+            if tunnel is None:
+                self.deadline = 0.0
             if exchange.server is not None:
                 exchange.server.resume()
         if self.state == TUNNEL:
-            self.deadline = context.now + context.timeouts.stream_idle
+            if tunnel is None or not tunnel.is_restarting():
+                self.deadline = context.now + context.timeouts.stream_idle
         elif self.state == HEAD:
             self.deadline = context.now + context.timeouts.header
             self.resume(UNREAD)

@@ -58,7 +58,7 @@ def due(client: ClientConnection, now: float) -> None:
     elif state == BUSY:
         waits = exchange is not None and not exchange.request_done and not client.write_paused
         expire(client, TIMEOUT_BODY if waits else TIMEOUT_WRITE)
-    elif state == TUNNEL and client.tunnel is not None and client.tunnel.code:
+    elif state == TUNNEL and client.tunnel is not None and client.tunnel.is_restarting():
         client.tunnel.end()  # it was told to end, and has had its time for that
     elif state == TUNNEL:
         expire(client, TIMEOUT_WRITE if client.write_paused else TIMEOUT_TUNNEL)

@@ -8,12 +8,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from bgproxy.model.connection import TUNNEL_STEPS, illegal
 from bgproxy.proxy.frames import GOING_AWAY, SERVICE_RESTART, FrameTracker, close_frame
 
 if TYPE_CHECKING:
     from bgproxy.proxy.client import ClientConnection
     from bgproxy.proxy.exchange import Exchange
     from bgproxy.proxy.upstream import UpstreamConnection
+
+# model.connection.TunnelState and TunnelEvent, as constants (a test holds them equal).
+OPEN: Final = 0
+CLIENT_ENDED: Final = 1
+SERVER_ENDED: Final = 2
+RESTARTING: Final = 3
+CLIENT_ANSWERED: Final = 4
+SERVER_ANSWERED: Final = 5
+OVER: Final = 6
+CLIENT_END: Final = 0
+SERVER_END: Final = 1
+RESTART: Final = 2
+CLIENT_ANSWER: Final = 3
+SERVER_ANSWER: Final = 4
+END: Final = 5
 
 #: Seconds that both sides have to answer a Close frame, and a frame that is under way has to end.
 GRACE: Final = 2.0
@@ -32,12 +48,24 @@ class Tunnel:
         websocket = protocol.lower() == b"websocket"
         self.to_server = FrameTracker() if websocket else None
         self.to_client = FrameTracker() if websocket else None
-        self.client_ended = False  # sends no more
-        self.server_ended = False
-        self.code = 0  # of the Close frame that is to be sent; 0 while there is none
+        self.state: int = OPEN
+        self.code = 0  # of the Close frame that is to be sent
+        # How far each direction is: its Close goes out between two frames, and nothing after it.
         self.told_client = False
         self.told_server = False
-        self.over = False
+
+    def step(self, event: int) -> None:
+        """Go to the next state by the table; an illegal event raises and changes nothing."""
+        after = TUNNEL_STEPS[event * 7 + self.state]
+        if after < 0:
+            raise illegal("tunnel", self.state, event)
+        self.state = after
+        if after == OVER and event != END:
+            self._close()
+
+    def is_restarting(self) -> bool:
+        """Whether both sides have been told to end: how long they may take for it is set."""
+        return RESTARTING <= self.state <= SERVER_ANSWERED
 
     def begin(self, rest: bytes) -> None:
         """The tunnel is open; `rest` came behind the 101, and what the client sent ahead has waited for it."""
@@ -49,13 +77,15 @@ class Tunnel:
             self.server_data(rest)
         ahead = client.buffer
         client.buffer = b""
-        if ahead and not self.over:
+        if ahead and self.state != OVER:
             self.client_data(ahead)
         client.resume()
+        if client.eof and self.state == OPEN:
+            self.client_eof()  # it ended its side while the upgrade was asked for
 
     def _touch(self) -> None:
         context = self.client.context
-        if not self.code:
+        if self.state < RESTARTING:
             self.client.deadline = context.now + context.timeouts.stream_idle
 
     # --- bytes ------------------------------------------------------------------------------------------------------
@@ -66,7 +96,7 @@ class Tunnel:
         self._touch()
         tracker = self.to_server
         if tracker is not None:
-            if self.code:
+            if self.state >= RESTARTING:
                 self._last_bytes(tracker, data, to_client=False)
                 return
             tracker.feed(data)
@@ -78,7 +108,7 @@ class Tunnel:
         self._touch()
         tracker = self.to_client
         if tracker is not None:
-            if self.code:
+            if self.state >= RESTARTING:
                 self._last_bytes(tracker, data, to_client=True)
                 return
             tracker.feed(data)
@@ -86,19 +116,13 @@ class Tunnel:
 
     def client_eof(self) -> bool:
         """The client sends no more; the other direction goes on."""
-        self.client_ended = True
-        if self.server_ended or self.code:
-            self.end()
-            return False
-        return self._pass_end(self.server.transport)
+        self.step(CLIENT_END)
+        return self.state != OVER and self._pass_end(self.server.transport)
 
     def server_eof(self) -> bool:
         """The upstream sends no more; the other direction goes on."""
-        self.server_ended = True
-        if self.client_ended or self.code:
-            self.end()
-            return False
-        return self._pass_end(self.client.transport)
+        self.step(SERVER_END)
+        return self.state != OVER and self._pass_end(self.client.transport)
 
     def _pass_end(self, transport: Any) -> bool:
         """One side has ended: tell the other so; False if it cannot be told without ending it altogether."""
@@ -114,7 +138,7 @@ class Tunnel:
 
     def restart(self, *, going_away: bool = False) -> None:
         """End it from our side: politely if it is a WebSocket, else at once."""
-        if self.over or self.code:
+        if self.state >= RESTARTING:
             return
         if not going_away:
             self.exchange.pool.cut[self.exchange.kind] += 1
@@ -125,6 +149,7 @@ class Tunnel:
         if to_client is None or to_server is None:
             self.end()
             return
+        self.step(RESTART)
         self.code = GOING_AWAY if going_away else SERVICE_RESTART
         self.client.deadline = self.client.context.now + GRACE
         if to_client.boundary:
@@ -134,6 +159,8 @@ class Tunnel:
 
     def _last_bytes(self, tracker: FrameTracker, data: bytes, *, to_client: bool) -> None:
         """While a Close is due: let the frame that is under way end, put the Close behind it, and no more after it."""
+        if self.state == OVER:
+            return
         told = self.told_client if to_client else self.told_server
         if told:
             other = self.to_server if to_client else self.to_client
@@ -141,7 +168,7 @@ class Tunnel:
             # before: both are for a side that must not be sent anything after its own Close.
             tracker.feed(data)
             if tracker.closing and (other is None or other.closing or self._both_told()):
-                self._answered(to_client=to_client)
+                self.step(SERVER_ANSWER if to_client else CLIENT_ANSWER)
             return
         if not tracker.head and 0 < tracker.left < len(data):
             data = data[: tracker.left]
@@ -158,15 +185,6 @@ class Tunnel:
     def _both_told(self) -> bool:
         return self.told_client and self.told_server
 
-    def _answered(self, *, to_client: bool) -> None:
-        """A side has answered our Close: when both have, nothing is left to wait for."""
-        if to_client:
-            self.server_ended = True
-        else:
-            self.client_ended = True
-        if self.client_ended and self.server_ended:
-            self.end()
-
     def _tell_client(self) -> None:
         self.told_client = True
         if self.to_client is not None and not self.to_client.closing:
@@ -179,9 +197,12 @@ class Tunnel:
 
     def end(self) -> None:
         """Close both sides, once what was written is sent. Idempotent."""
-        if self.over:
+        if self.state == OVER:
             return
-        self.over = True
+        self.step(END)
+        self._close()
+
+    def _close(self) -> None:
         self.exchange.finish()
         self.client.close()
         self.server.close()

@@ -10,10 +10,14 @@ from bgproxy.model.connection import (
     CLIENT_TABLE,
     SERVER_STEPS,
     SERVER_TABLE,
+    TUNNEL_STEPS,
+    TUNNEL_TABLE,
     ClientEvent,
     ClientState,
     ServerEvent,
     ServerState,
+    TunnelEvent,
+    TunnelState,
     flatten,
 )
 from bgproxy.model.machine import IllegalTransition
@@ -22,23 +26,23 @@ BOTH = [
     (CLIENT_TABLE, CLIENT_STEPS, ClientState, ClientEvent),
     (SERVER_TABLE, SERVER_STEPS, ServerState, ServerEvent),
 ]
+ALL = [*BOTH, (TUNNEL_TABLE, TUNNEL_STEPS, TunnelState, TunnelEvent)]
 
 
-@pytest.mark.parametrize(("table", "steps", "states", "events"), BOTH)
+@pytest.mark.parametrize(("table", "steps", "states", "events"), ALL)
 def test_the_flat_list_is_the_table(table, steps, states, events):
     """For every pair of state and event: the same next state, or -1 where there is none; and room for no other pair."""
-    assert len(states) == len(events) == 6
-    assert len(steps) == 36
+    assert len(steps) == len(states) * len(events)
     for state in states:
         for event in events:
-            after = steps[event * 6 + state]
+            after = steps[event * len(states) + state]
             if table.allows(state, event):
                 assert states(after) is table.next(state, event)
             else:
                 assert after == -1
 
 
-@pytest.mark.parametrize(("table", "steps", "states", "events"), BOTH)
+@pytest.mark.parametrize(("table", "steps", "states", "events"), ALL)
 def test_flatten_is_what_made_the_list(table, steps, states, events):
     """The lists are made from the tables, not written beside them."""
     assert flatten(table) == steps
@@ -52,7 +56,7 @@ def test_every_state_can_lose_its_connection_and_nothing_comes_after(table, step
     assert {event for state, event in table.transitions if state is states.CLOSED} == {events.LOST}
 
 
-@pytest.mark.parametrize(("table", "steps", "states", "events"), BOTH)
+@pytest.mark.parametrize(("table", "steps", "states", "events"), ALL)
 def test_every_state_is_reached(table, steps, states, events):
     """No state stands in an enum for nothing."""
     assert {table.initial, *table.transitions.values()} == set(states)
@@ -83,6 +87,17 @@ def test_a_tunnel_never_carries_a_request_again():
     assert {after for (state, _), after in SERVER_TABLE.transitions.items() if state is ServerState.TUNNEL} == {
         ServerState.CLOSED
     }
+
+
+def test_a_tunnel_ends_from_everywhere_and_once_only():
+    """END leads to OVER from every state, and nothing else leads out of it; who has ended or answered is not waited for."""
+    for state in TunnelState:
+        assert TUNNEL_TABLE.next(state, TunnelEvent.END) is TunnelState.OVER
+    assert {event for state, event in TUNNEL_TABLE.transitions if state is TunnelState.OVER} == {TunnelEvent.END}
+    after = TUNNEL_TABLE.next(TunnelState.CLIENT_ENDED, TunnelEvent.RESTART)
+    assert TUNNEL_TABLE.next(after, TunnelEvent.SERVER_ANSWER) is TunnelState.OVER
+    after = TUNNEL_TABLE.next(TunnelState.SERVER_ENDED, TunnelEvent.RESTART)
+    assert TUNNEL_TABLE.next(after, TunnelEvent.CLIENT_ANSWER) is TunnelState.OVER
 
 
 def test_an_illegal_step_is_told_with_its_numbers():

@@ -14,7 +14,9 @@ from websockets.asyncio.server import serve as serve_websockets
 from websockets.exceptions import ConnectionClosed
 
 from bgproxy.config import schema
-from bgproxy.proxy.tunnel import Tunnel
+from bgproxy.model import connection
+from bgproxy.proxy import tunnel as tunnel_module
+from bgproxy.proxy.tunnel import GRACE, Tunnel
 
 UPGRADE = get("/", "Connection: Upgrade", "Upgrade: echo")
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
@@ -28,6 +30,13 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     while data := await reader.read(65536):
         writer.write(data)
     writer.write(b"bye")
+
+
+def test_states_are_those_of_the_table() -> None:
+    """The constants are the members of the enums, so that the table means them."""
+    for enum in (connection.TunnelState, connection.TunnelEvent):
+        for member in enum:
+            assert getattr(tunnel_module, member.name) == member.value
 
 
 async def test_bytes_go_both_ways_and_half_closes_are_followed() -> None:
@@ -206,3 +215,40 @@ def test_a_side_that_knows_no_half_close_is_closed(end: str, whole: bool) -> Non
     assert getattr(tunnel, end)() is not whole
     assert told.said == (["close"] if whole else ["eof"])
     assert teller.said == (["close"] if whole else [])
+
+
+async def test_a_client_that_half_closed_before_the_101_has_ended_its_side() -> None:
+    """The upstream is told so as soon as it has switched; the tunnel does not wait for an end that has come already."""
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(echo))
+        wire = await plane.connect()
+        wire.send(UPGRADE + b"hello")
+        wire.writer.write_eof()
+        assert (await wire.head()).status == 101
+        assert await wire.ended() == b"hellobye"
+        await until(lambda: plane.blue.in_flight == [0, 0, 0])
+        await until(lambda: not plane.context.clients)
+
+
+async def test_a_websocket_that_is_told_to_end_has_no_more_time_by_reading_on() -> None:
+    """The time for the Close frames stands, whether the client reads slowly, not at all, or on again."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(SWITCHING.replace(b"echo", b"websocket"))
+        await reader.read()
+
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(script))
+        wire = await plane.connect()
+        wire.send(UPGRADE.replace(b"echo", b"websocket"))
+        await wire.head()
+        (client,) = plane.clients
+        assert client.tunnel is not None
+        client.tunnel.restart()
+        within = client.deadline
+        assert within <= plane.context.now + GRACE
+        client.pause_writing()
+        assert client.deadline == within
+        client.resume_writing()
+        assert client.deadline == within
