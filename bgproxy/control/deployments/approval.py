@@ -9,6 +9,8 @@ from bgproxy.control.deployments.stage import NotApproved, Run
 
 #: Seconds between two looks.
 POLL: Final = 0.1
+#: Less than this a clock may not know of.
+LEAST: Final = 0.001
 
 
 async def await_approval(run: Run) -> None:
@@ -23,6 +25,6 @@ async def await_approval(run: Run) -> None:
             if left <= 0:
                 raise NotApproved(f"nobody approved it within {format_duration(limit)}")
             run.show("waits for `bgproxy approve`", left=round(left, 1))
-            await run.clock.sleep(min(POLL, left))
+            await run.clock.sleep(max(min(POLL, left), LEAST))
     finally:
         run.waits = False

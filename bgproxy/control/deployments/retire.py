@@ -11,6 +11,8 @@ from bgproxy.model.deployment import Result
 
 #: Seconds between two looks.
 POLL: Final = 0.5
+#: Less than this a clock may not know of.
+LEAST: Final = 0.001
 
 
 async def retire(run: Run) -> None:
@@ -34,7 +36,7 @@ async def retire(run: Run) -> None:
             share,
             left=round(left, 1),
         )
-        await run.clock.sleep(min(POLL, left))
+        await run.clock.sleep(max(min(POLL, left), LEAST))
     if not settings.run and not settings.webhook:
         return
     await run.remember(retire="running")
