@@ -11,7 +11,20 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from bgproxy.admin import events, health, history, metrics, openapi, pools, problems, reload, services, status, switches
+from bgproxy.admin import (
+    deployments,
+    events,
+    health,
+    history,
+    metrics,
+    openapi,
+    pools,
+    problems,
+    reload,
+    services,
+    status,
+    switches,
+)
 from bgproxy.admin.auth import Authority
 from bgproxy.admin.crowd import Crowd, most
 from bgproxy.admin.endpoint import ANSWERS, AUTHORITY, CONTROLLER, Endpoint, audit_record
@@ -30,6 +43,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *services.ENDPOINTS,
     *switches.ENDPOINTS,
     *pools.ENDPOINTS,
+    *deployments.ENDPOINTS,
     *history.ENDPOINTS,
     *events.ENDPOINTS,
     *reload.ENDPOINTS,

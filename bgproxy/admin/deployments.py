@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from aiohttp.hdrs import IF_MATCH
+
 from bgproxy.admin.body import Field
 from bgproxy.admin.endpoint import Call, Operation, Reply, endpoint
 from bgproxy.admin.schemas import listing, record, ref
@@ -22,6 +24,15 @@ def _number(call: Call) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= _LONGEST_ID):
         raise NotFound(f"There is no deployment {text!r}; its id is a number.")
     return int(text)
+
+
+def _decided_on(call: Call) -> int:
+    """The number of the deployment that is to be changed, if its service is as the caller believes (If-Match)."""
+    number = _number(call)
+    service = call.controller.deployments.get(number)["service"]
+    if IF_MATCH in call.request.headers:
+        call.if_match(call.controller.generation(service))
+    return number
 
 
 @endpoint(
@@ -103,12 +114,12 @@ async def read_deployment(call: Call) -> Reply:
         role="operator",
         answer=ref("Deployment"),
         body=(REASON,),
-        slugs=_SLUGS,
+        slugs=(*_SLUGS, "stale"),
     )
 )
 async def approve_deployment(call: Call) -> Reply:
     """Let it go on."""
-    number = _number(call)
+    number = _decided_on(call)
     return Reply(
         await call.controller.deployments.approve(number, actor=call.actor, reason=call.said.get("reason", ""))
     )
@@ -124,12 +135,12 @@ async def approve_deployment(call: Call) -> Reply:
         role="operator",
         answer=ref("Deployment"),
         body=(REASON,),
-        slugs=_SLUGS,
+        slugs=(*_SLUGS, "stale"),
     )
 )
 async def abort_deployment(call: Call) -> Reply:
     """End it."""
-    number = _number(call)
+    number = _decided_on(call)
     return Reply(await call.controller.deployments.abort(number, actor=call.actor, reason=call.said.get("reason", "")))
 
 

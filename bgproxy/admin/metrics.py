@@ -20,7 +20,7 @@ from prometheus_client.utils import floatToGoString
 
 from bgproxy.admin.endpoint import Call, Operation, endpoint
 from bgproxy.control.controller import Controller
-from bgproxy.control.tallies import RESULTS, Durations
+from bgproxy.control.tallies import ENDS, RESULTS, Durations
 from bgproxy.model.classes import CLASS_NAMES
 from bgproxy.model.pool import POOLS
 from bgproxy.switchboard import layout
@@ -148,12 +148,24 @@ class BoardCollector(Collector):
         drains = HistogramMetricFamily(
             "bgproxy_drain_seconds", "From a switch until the old pool was empty", labels=("service",)
         )
-        for name in (service["service"] for service in status["services"]):
+        deployments = CounterMetricFamily(
+            "bgproxy_deployments", "Deployments that have ended, by how", labels=("service", "result")
+        )
+        canary = GaugeMetricFamily(
+            "bgproxy_canary_share",
+            "Per cent of the clients that go to the pool that is not live yet",
+            labels=("service",),
+        )
+        for service in status["services"]:
+            name = service["service"]
+            canary.add_metric((name,), service["share"])
+            for state in ENDS:
+                deployments.add_metric((name, state), tallies.deployments[name, state])
             for result in RESULTS:
                 switches.add_metric((name, result), tallies.changes[name, result])
             for family, durations in ((took, tallies.switch_seconds[name]), (drains, tallies.drain_seconds[name])):
                 family.add_metric((name,), of_durations(durations), durations.total)
-        yield from (switches, took, drains)
+        yield from (switches, took, drains, deployments, canary)
 
     def _program(self, status: dict[str, Any]) -> Iterator[Metric]:
         program = self._controller.counters.program()

@@ -23,6 +23,7 @@ _PATH: Final[dict[str, tuple[str, Schema]]] = {
     "service": ("Name of a service", STRING | {"minLength": 1}),
     "pool": ("blue or green", POOL),
     "upstream": ("Id or URL of an upstream", STRING | {"minLength": 1}),
+    "deployment": ("Number of a deployment", STRING | {"minLength": 1}),
 }
 _EVERY: Final = ("forbidden", "internal", "invalid", "malformed")
 _GUARDED: Final = ("unauthorized",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from bgproxy.model.classes import CLASS_NAMES
+from bgproxy.model.deployment import DeploymentState
 from bgproxy.model.pool import POOLS, PoolState
 from bgproxy.model.upstream import UpstreamState
 
@@ -12,6 +13,7 @@ Schema = dict[str, Any]
 
 STRING: Final[Schema] = {"type": "string"}
 NUMBER: Final[Schema] = {"type": "number"}
+SHARE: Final[Schema] = {"type": "number", "minimum": 0, "maximum": 1}
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 FLAG: Final[Schema] = {"type": "boolean"}
 POOL: Final[Schema] = {"type": "string", "enum": list(POOLS)}
@@ -43,6 +45,9 @@ def by_class(items: Schema, about: str) -> Schema:
     """A value for each class of what is in flight."""
     return record(about, **dict.fromkeys(CLASS_NAMES, items))
 
+
+_STATE: Final[Schema] = {"type": "string", "enum": [state.value for state in DeploymentState]}
+_WAITS: Final[Schema] = FLAG | {"description": "for somebody to approve or abort it"}
 
 COMPONENTS: Final[dict[str, Schema]] = {
     "Problem": record(
@@ -92,6 +97,67 @@ COMPONENTS: Final[dict[str, Schema]] = {
         match=record(hosts=listing(STRING), path=STRING),
         sessions=record(mode=STRING, on_switch=STRING),
         pools=record(blue=ref("Pool"), green=ref("Pool")),
+        share={
+            "type": "integer",
+            "minimum": 0,
+            "maximum": 100,
+            "description": "per cent of the clients that go to the pool that is not live; 0 but in a canary",
+        },
+        deploys=record(
+            "What a deployment would do, as configured.",
+            strategy=STRING,
+            stages=listing(_STATE),
+        ),
+        deployment=or_null(
+            record(
+                "The one that is under way.",
+                id=COUNT,
+                state=_STATE,
+                target=POOL,
+                version=STRING,
+                text=STRING | {"description": "how far its stage is, in words"},
+                share=or_null(SHARE | {"description": "of its stage that is done"}),
+                waits=_WAITS,
+            )
+        ),
+    ),
+    "Deployment": record(
+        "One deployment: its way so far, what its stages found out, how far it is.",
+        id=COUNT,
+        service=STRING,
+        state=_STATE,
+        running=FLAG | {"description": "it has not ended"},
+        waits=_WAITS,
+        target=POOL | {"description": "the pool that is to be live"},
+        version=STRING,
+        upstreams=or_null(listing(STRING) | {"description": "that the pool is to have; null: those that it has"}),
+        strategy=STRING,
+        reason=STRING,
+        actor=record(name=STRING, address=STRING),
+        created_at=TIME,
+        ended_at=or_null(TIME),
+        outcome=STRING | {"description": "why it ended as it did, in one sentence; empty while it runs"},
+        steps=listing(record("A state that was entered.", state=_STATE, at=TIME, by=STRING, why=STRING)),
+        results=listing(
+            record(
+                "What a stage found out.",
+                stage=STRING,
+                name=STRING,
+                ok=FLAG,
+                expected=STRING,
+                found=STRING,
+                seconds=NUMBER,
+                details=listing(STRING),
+            )
+        ),
+        progress=or_null(
+            record(
+                "Of its present stage; null when it has ended.",
+                share=or_null(SHARE),
+                text=STRING,
+                figures={"type": "object"},
+            )
+        ),
     ),
     "Switched": record(
         "What a switch or a rollback did.",

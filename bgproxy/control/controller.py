@@ -110,6 +110,8 @@ class Controller:
             census=self._census,
             certificates=self.certificates,
             started_at=time.time(),
+            share=birth.board.share,
+            deployment=self._deployment,
         )
         self._parts: _Parts | None = None
         self._open = False  # links are opened as they come; before, they wait in `_early`
@@ -250,6 +252,10 @@ class Controller:
     def deployments(self) -> Deployments:
         """The deployments; raises `Unavailable` before the controller has started."""
         return self._running().deployments
+
+    def _deployment(self, service: str) -> dict[str, Any] | None:
+        """The deployment of a service that is under way; none before the controller has started."""
+        return None if self._parts is None else self._parts.deployments.running(service)
 
     def _running(self) -> _Parts:
         if self._parts is None:

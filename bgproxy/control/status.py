@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from bgproxy import __version__
-from bgproxy.config.schema import Config
+from bgproxy.config.schema import Config, Deployment
 from bgproxy.control.certificates import Certificates
 from bgproxy.control.clock import rfc3339
 from bgproxy.control.counters import Counters
@@ -15,6 +16,7 @@ from bgproxy.control.links import Links
 from bgproxy.control.places import address_text
 from bgproxy.control.registry import Pool, Registry, Service, Upstream
 from bgproxy.model.build import build_kind
+from bgproxy.model.deployment import DeploymentState
 from bgproxy.model.pool import POOLS
 
 
@@ -38,7 +40,11 @@ class Census:
 
 
 class Status:
-    """Makes the JSON of the API out of what the parts of the controller know."""
+    """Makes the JSON of the API out of what the parts of the controller know.
+
+    `share(slot)` is the share of a service's clients, in per cent, that go to the pool that is not live; `deployment(service)` the
+    deployment that is under way, as `Deployments.describe` has it.
+    """
 
     def __init__(
         self,
@@ -50,6 +56,8 @@ class Status:
         census: Census,
         certificates: Certificates,
         started_at: float,
+        share: Callable[[int], int],
+        deployment: Callable[[str], dict[str, Any] | None],
     ) -> None:
         self._registry = registry
         self._links = links
@@ -58,6 +66,8 @@ class Status:
         self._census = census
         self._certificates = certificates
         self._started_at = started_at
+        self._share = share
+        self._deployment = deployment
 
     def program(self, config: Config) -> dict[str, Any]:
         """The whole."""
@@ -97,6 +107,9 @@ class Status:
             "match": {"hosts": list(settings.match.hosts), "path": settings.match.path},
             "sessions": {"mode": settings.sessions.mode, "on_switch": settings.sessions.on_switch},
             "pools": {pool.name: self._pool(service, index, pool) for index, pool in enumerate(service.pools)},
+            "share": self._share(service.slot),
+            "deploys": {"strategy": settings.deployment.strategy.type, "stages": planned(settings.deployment)},
+            "deployment": _brief(self._deployment(service.name)),
         }
 
     def _pool(self, service: Service, index: int, pool: Pool) -> dict[str, Any]:
@@ -141,3 +154,32 @@ class Status:
                 troubles = "; ".join(pool.troubles()[:3]) or "it has none, or they were taken out by hand"
                 reasons.append(f"{service.name}: no upstream of {pool.name}, which is live, is up: {troubles}")
         return not reasons, reasons
+
+
+def planned(settings: Deployment) -> list[str]:
+    """The stages that a deployment goes through by these settings: values of `DeploymentState`."""
+    state = DeploymentState
+    stages = (
+        (state.PROVISIONING, settings.provision is not None),
+        (state.VERIFYING, settings.verify is not None),
+        (state.COMPARING, settings.compare is not None),
+        (state.WARMING, settings.warm is not None),
+        (state.AWAITING_APPROVAL, settings.approve.mode == "manual"),
+        (state.SWITCHING, True),
+        (state.BAKING, settings.bake is not None),
+        (state.DRAINING, True),
+        (state.RETIRING, settings.retire is not None),
+    )
+    return [stage.value for stage, configured in stages if configured]
+
+
+def _brief(deployment: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the status says of a deployment; all of it has a call of its own."""
+    if deployment is None:
+        return None
+    progress = deployment["progress"] or {"text": "", "share": None}
+    return {
+        **{name: deployment[name] for name in ("id", "state", "target", "version", "waits")},
+        "text": progress["text"],
+        "share": progress["share"],
+    }

@@ -7,11 +7,15 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Final, Literal
 
+from bgproxy.model.deployment import ENDED
+
 #: Seconds. A switch is one store behind an fsync; a drain takes as long as its slowest request, or its deadline.
 SWITCH_BOUNDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 DRAIN_BOUNDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 Result = Literal["switched", "rolled_back", "refused", "failed"]
+#: How deployments end.
+ENDS: Final = tuple(sorted(state.value for state in ENDED))
 RESULTS: Final[tuple[Result, ...]] = ("switched", "rolled_back", "refused", "failed")
 
 
@@ -61,5 +65,7 @@ class Tallies:
         """The service is gone from the configuration."""
         for result in RESULTS:
             self.changes.pop((service, result), None)
+        for state in ENDS:
+            self.deployments.pop((service, state), None)
         self.switch_seconds.pop(service, None)
         self.drain_seconds.pop(service, None)

@@ -140,6 +140,9 @@ CHANGES = [
     ("POST", "/v1/switch", {"services": {"shop": "green"}}),
     ("PUT", "/v1/services/shop/pools/green", {"version": "3"}),
     ("PUT", "/v1/services/shop/pools/green/upstreams/127.0.0.1:9002/state", {"state": "drain"}),
+    ("POST", "/v1/services/api/deployments", {"version": "3"}),
+    ("POST", "/v1/deployments/1/approve", {}),
+    ("POST", "/v1/deployments/1/abort", {}),
     ("POST", "/v1/reload", {}),
 ]
 
@@ -148,6 +151,7 @@ CHANGES = [
 async def test_every_change_is_in_the_audit_log(api, controller, lines, call):
     """Whatever it is: who, from where, what, why."""
     controller.services["shop"].previous = "green"
+    controller.deployments.add("shop", waits=True)
     method, path, body = call
     async with api.request(method, path, json=body | {"reason": "because"}) as answer:
         assert answer.status == 200

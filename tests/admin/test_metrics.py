@@ -44,6 +44,8 @@ NAMES = [
     "bgproxy_switches_total",
     "bgproxy_switch_duration_seconds_bucket",
     "bgproxy_drain_seconds_bucket",
+    "bgproxy_deployments_total",
+    "bgproxy_canary_share",
     "bgproxy_sessions",
     "bgproxy_retries_total",
     "bgproxy_connections",
@@ -103,6 +105,18 @@ async def test_switches_and_drains_are_counted_by_service(scrape, controller):
     assert samples["bgproxy_switch_duration_seconds_bucket", labels(service="shop", le="0.005")] == 1
     assert samples["bgproxy_drain_seconds_sum", labels(service="shop")] == 40
     assert samples["bgproxy_drain_seconds_count", labels(service="shop")] == 1
+
+
+async def test_deployments_are_counted_by_how_they_ended(scrape, controller):
+    """From the first scrape on, and the share of a canary is a gauge."""
+    controller.tallies.deployed("shop", "rolled_back")
+    controller.shares["shop"] = 20
+    samples = await scrape()
+    ends = ("succeeded", "rolled_back", "failed", "aborted")
+    counted = {end: samples["bgproxy_deployments_total", labels(service="shop", result=end)] for end in ends}
+    assert counted == {"succeeded": 0, "rolled_back": 1, "failed": 0, "aborted": 0}
+    assert samples["bgproxy_canary_share", labels(service="shop")] == 20
+    assert samples["bgproxy_canary_share", labels(service="api")] == 0
 
 
 async def test_what_belongs_to_no_service_is_the_programs(scrape, controller):

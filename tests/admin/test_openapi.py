@@ -61,13 +61,18 @@ CALLS = [
     ("POST", "/v1/switch", {"services": {"shop": "green"}}),
     ("PUT", "/v1/services/{service}/pools/{pool}", {"version": "3"}),
     ("PUT", "/v1/services/{service}/pools/{pool}/upstreams/{upstream}/state", {"state": "drain"}),
+    ("POST", "/v1/services/{service}/deployments", {"version": "3"}),
+    ("GET", "/v1/services/{service}/deployments", None),
+    ("GET", "/v1/deployments/{deployment}", None),
+    ("POST", "/v1/deployments/{deployment}/approve", None),
+    ("POST", "/v1/deployments/{deployment}/abort", {"reason": "no"}),
     ("GET", "/v1/history", None),
     ("POST", "/v1/reload", None),
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),
     ("GET", "/v1/openapi.json", None),
 ]
-VALUES = {"service": "shop", "pool": "green", "upstream": "127.0.0.1:9002"}
+VALUES = {"service": "shop", "pool": "green", "upstream": "127.0.0.1:9002", "deployment": "1"}
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call[0]} {call[1]}")
@@ -75,6 +80,8 @@ async def test_what_is_answered_is_what_is_described(api, controller, document, 
     """Good answers and problems, by their schemas."""
     method, path, body = call
     controller.services["shop"].previous = "green"
+    if "deployments" not in path or "{deployment}" in path:
+        controller.deployments.add("shop", waits=True)
     problem = {"content": {"problem": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     responses = document["paths"][path][method.lower()]["responses"]
     real = re.sub(r"\{(\w+)\}", lambda match: VALUES[match[1]], path)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 from support.control_room import ALICE, ControlRoom
+from support.deployments import make_run
 from support.waiting import eventually_async
 
-from bgproxy.control.status import Census
+from bgproxy.config.schema import Approve, Bake, Compare, Deployment, Hook, Retire, Verify, Warm
+from bgproxy.control.deployments.stages import ENTRIES
+from bgproxy.control.status import Census, planned
 from bgproxy.errors import NotFound
 from bgproxy.switchboard import layout
 
@@ -83,6 +86,43 @@ async def test_a_dead_workers_gauges_do_not_count(room):
     room.workers[1].die()
     room.controller.lost(1)
     assert room.pool("shop", "blue")["in_flight"]["requests"] == 0
+
+
+async def test_a_deployment_under_way_is_shown(tmp_path):
+    """What the status says of the deployment is a part of what its own call says."""
+    manual = Deployment(approve=Approve(mode="manual"))
+    async with ControlRoom(tmp_path, deployment=manual) as room:
+        service = room.service()
+        assert (service["deployment"], service["share"]) == (None, 0)
+        assert service["deploys"]["stages"] == ["awaiting_approval", "switching", "draining"]
+        begun = await room.controller.deploy("shop", actor=ALICE, version="2.1")
+        await eventually_async(lambda: room.service()["deployment"]["waits"])
+        shown = room.service()["deployment"]
+        assert (shown["id"], shown["state"], shown["target"]) == (begun["id"], "awaiting_approval", "green")
+        assert (shown["version"], shown["text"]) == ("2.1", "waits for `bgproxy approve`")
+        await room.controller.deployments.abort(begun["id"], actor=ALICE)
+        await eventually_async(lambda: room.service()["deployment"] is None)
+
+
+async def test_the_share_of_a_canary_is_shown(room):
+    """As the board has it: the clients that go to the pool that is not live."""
+    room.board.split(room.slot(), 10)
+    assert (room.service()["share"], room.service()["live"]) == (10, "blue")
+
+
+SETTINGS = [
+    Deployment(),
+    Deployment(provision=Hook(run="true"), verify=Verify(), compare=Compare(), warm=Warm()),
+    Deployment(approve=Approve(mode="manual"), bake=Bake(), retire=Retire()),
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_what_is_planned_is_what_is_done(settings):
+    """The stages of the status are those that the runner does not skip."""
+    run = make_run(deployment=settings)
+    done = [state.value for state, entry in ENTRIES.items() if entry.configured(run) and state.value != "rolling_back"]
+    assert planned(settings) == done
 
 
 async def test_the_census_of_the_supervisor_is_believed(room):

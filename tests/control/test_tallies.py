@@ -21,10 +21,13 @@ def test_each_service_has_its_own_tallies():
     tallies.changed("shop", "refused")
     tallies.changed("api", "rolled_back", 0.002)
     tallies.drained("shop", 3.0)
+    tallies.deployed("shop", "succeeded")
+    tallies.deployed("api", "failed")
     assert tallies.changes == {("shop", "switched"): 1, ("shop", "refused"): 1, ("api", "rolled_back"): 1}
     assert sum(tallies.switch_seconds["shop"].counts) == 1
     assert tallies.drain_seconds["shop"].total == 3.0
     tallies.forget("shop")
     assert tallies.changes == {("api", "rolled_back"): 1}
+    assert tallies.deployments == {("api", "failed"): 1}
     assert "shop" not in tallies.switch_seconds
     assert "shop" not in tallies.drain_seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -119,6 +119,75 @@ class FakeService:
     states: dict[str, str] = field(default_factory=dict)
 
 
+class FakeDeployments:
+    """Deployments that stay where they are until a test, or `approve` and `abort`, move them."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, dict[str, Any]] = {}
+        self.calls: list[tuple[str, int, Actor, str]] = []
+
+    def add(self, service: str, **more: Any) -> dict[str, Any]:
+        number = len(self.known) + 1
+        self.known[number] = {
+            "id": number,
+            "service": service,
+            "state": "verifying",
+            "running": True,
+            "waits": False,
+            "target": "green",
+            "version": "2.0",
+            "upstreams": None,
+            "strategy": "all-at-once",
+            "reason": "",
+            "actor": {"name": "anonymous", "address": "127.0.0.1"},
+            "created_at": NOW,
+            "ended_at": None,
+            "outcome": "",
+            "steps": [{"state": state, "at": NOW, "by": "anonymous", "why": ""} for state in ("queued", "verifying")],
+            "results": [
+                {
+                    "stage": "verifying",
+                    "name": "cart",
+                    "ok": False,
+                    "expected": "status 200",
+                    "found": "status 500",
+                    "seconds": 0.01,
+                    "details": ["the end of the body"],
+                }
+            ],
+            "progress": {"share": 0.5, "text": "cart", "figures": {"requests": 3}},
+            **more,
+        }
+        return self.known[number]
+
+    def get(self, number: int) -> dict[str, Any]:
+        if number not in self.known:
+            raise NotFound(f"There is no deployment {number}.")
+        return self.known[number]
+
+    def listing(self, service: str) -> list[dict[str, Any]]:
+        return [known for known in self.known.values() if known["service"] == service]
+
+    def running(self, service: str) -> dict[str, Any] | None:
+        return next((known for known in self.listing(service) if known["running"]), None)
+
+    async def approve(self, number: int, *, actor: Actor, reason: str = "") -> dict[str, Any]:
+        found = self.get(number)
+        if not found["waits"]:
+            raise Refused(f"Deployment {number} does not wait for an approval.")
+        self.calls.append(("approve", number, actor, reason))
+        found["waits"] = False
+        return found
+
+    async def abort(self, number: int, *, actor: Actor, reason: str = "") -> dict[str, Any]:
+        found = self.get(number)
+        if not found["running"]:
+            raise Refused(f"Deployment {number} has ended.")
+        self.calls.append(("abort", number, actor, reason))
+        found |= {"state": "aborted", "running": False, "ended_at": NOW, "outcome": "aborted", "progress": None}
+        return found
+
+
 class FakeController:
     """Behaves as the notes on the facade say; `gate`, when set, holds a switch until it is released."""
 
@@ -129,6 +198,8 @@ class FakeController:
         self.events = FakeEvents()
         self.counters = FakeCounters()
         self.tallies = Tallies()
+        self.deployments = FakeDeployments()
+        self.shares: dict[str, int] = {}  # per cent, of services in a canary
         self.unhealthy: set[tuple[str, str]] = set()
         self.not_ready: list[str] = []
         self.calls: list[tuple[str, Any]] = []
@@ -179,7 +250,17 @@ class FakeController:
             "match": {"hosts": [], "path": "/"},
             "sessions": {"mode": "none", "on_switch": "follow"},
             "pools": {pool: self._pool_status(name, pool) for pool in ("blue", "green")},
+            "share": self.shares.get(name, 0),
+            "deploys": {"strategy": "all-at-once", "stages": ["switching", "draining"]},
+            "deployment": self._deployment(name),
         }
+
+    def _deployment(self, name: str) -> dict[str, Any] | None:
+        running = self.deployments.running(name)
+        if running is None:
+            return None
+        brief = {key: running[key] for key in ("id", "state", "target", "version", "waits")}
+        return brief | {key: running["progress"][key] for key in ("text", "share")}
 
     def _pool_status(self, name: str, pool: str) -> dict[str, Any]:
         service = self.services[name]
@@ -299,6 +380,29 @@ class FakeController:
                 found.states[url] = word
                 return self.service_status(service)
         raise NotFound(f"{service}: {pool} has no upstream {upstream!r}.")
+
+    async def deploy(
+        self,
+        service: str,
+        *,
+        actor: Actor,
+        version: str | None = None,
+        upstreams: Sequence[str] | None = None,
+        strategy: str | None = None,
+        reason: str = "",
+    ) -> dict[str, Any]:
+        said = {"version": version, "upstreams": upstreams, "strategy": strategy, "reason": reason}
+        self.calls.append(("deploy", {"service": service, "actor": actor, **said}))
+        self._service(service)
+        if self.raises is not None:
+            raise self.raises
+        running = self.deployments.running(service)
+        if running is not None:
+            raise Busy(f"{service}: deployment {running['id']} is {running['state']}; one at a time.")
+        urls = None if upstreams is None else list(upstreams)
+        return self.deployments.add(
+            service, version=version or "", upstreams=urls, strategy=strategy or "all-at-once", reason=reason
+        )
 
     async def reload(self, *, actor: Actor) -> dict[str, Any]:
         self.calls.append(("reload", {"actor": actor}))
