@@ -456,8 +456,8 @@ class Deployments:
         """Take an event: on the disk, with its event, then in memory.
 
         Raises:
-            StateError, Unavailable: the disk did not take it. Of an end, that is only logged: it has ended all the same, and a
-                restart will come to an end by what it finds.
+            StateError, Unavailable: the disk did not take it. Of an end, and of the way back, that is only logged: they are
+                gone all the same, and a restart will come to an end by what it finds.
         """
         before = run.record.state
         state = DEPLOYMENT_TABLE.next(before, event)
@@ -471,7 +471,7 @@ class Deployments:
         try:
             await _whole(change)
         except BgproxyError as error:
-            if after.running:
+            if after.running and event is not _E.ROLL_BACK:
                 raise
             log.error("deployment %d: %s", after.id, error)  # noqa: TRY400 - the text says it all
             run.record = after

@@ -295,6 +295,30 @@ async def test_a_disk_that_fails_on_the_way_ends_it(scene, monkeypatch):
     assert scene.room.everywhere() == ("blue", "blue", "blue")
 
 
+async def test_a_disk_that_fails_does_not_keep_it_from_going_back(scene, monkeypatch):
+    """The way back is gone whether or not it could be noted before; what came of it is noted once that can be."""
+    scene.script.waits = {State.BAKING}
+    number = await scene.deploy()
+    await scene.at(number, State.BAKING)
+    write, refused = Store.write, []
+
+    async def full(self, state) -> None:
+        if not refused:
+            refused.append(state.deployments[number].state)
+            raise StateError("state.json cannot be written: No space left on device. Nothing was changed.")
+        await write(self, state)
+
+    monkeypatch.setattr(Store, "write", full)
+    await scene.runner.abort(number, actor=BOB)
+    await scene.until(number, State.ROLLED_BACK)
+    assert refused == [State.ROLLING_BACK]
+    assert scene.room.everywhere() == ("blue", "blue", "blue")
+    assert [step.state for step in scene.room.on_disk().deployments[number].steps][-2:] == [
+        "rolling_back",
+        "rolled_back",
+    ]
+
+
 # --- operators ------------------------------------------------------------------------------------------------------------
 
 
