@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.judged import judged, new_heads
 from support.judging import plane
 from support.nearly import requests, spoilt
 
-from bgproxy.http1.errors import BadRequest
-from bgproxy.proxy.heads import Listener, RequestHeads
-
-LISTENER = Listener(8080, unix=False)
 #: Heads that are alike to a careless memory, and those that are refused after something of them was decided.
 TELLING = [
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -45,48 +42,22 @@ TELLING = [
 
 
 def new(*, trusted):
-    found = RequestHeads(plane().context, LISTENER)
-    found.peer = "192.0.2.7"
-    found.trusted = trusted
-    found.id_prefix = b"id-"
-    return found
-
-
-def take(heads, data):
-    """What becomes of a whole head: what goes on and what was decided; or the status that refuses it."""
-    heads.number = 0
-    try:
-        if not heads.meet_again(data):
-            heads.judge(data, data.find(b"\r\n"), data.find(b"\r\n\r\n"))
-    except BadRequest as error:
-        return error.status
-    fields = heads.fields
-    decided = (
-        fields.minor,
-        fields.hostname,
-        fields.length,
-        fields.bodied,
-        fields.chunked,
-        fields.close,
-        fields.upgrade,
-    )
-    said = (fields.cookies, fields.extra, fields.forwarding, fields.request_id, fields.expect, fields.max_forwards)
-    return heads.head(), heads.method, heads.target, heads.head_only, heads.request_id(), decided, said
+    return new_heads(plane().context, trusted=trusted)
 
 
 def test_heads_that_are_nearly_alike_in_any_order():
     """Each after every two others, on the same connection or on one that begins with its memory, as it is alone."""
-    alone = [take(new(trusted=False), head) for head in TELLING]
+    alone = [judged(new(trusted=False), head) for head in TELLING]
     for first in TELLING:
         for second in TELLING:
             for head, expected in zip(TELLING, alone, strict=True):
                 connection = new(trusted=False)
-                take(connection, first)
-                take(connection, second)
+                judged(connection, first)
+                judged(connection, second)
                 successor = new(trusted=False)
                 successor.learn_from(connection)
-                assert take(successor, head) == expected, (first, second, head)
-                assert take(connection, head) == expected, (first, second, head)
+                assert judged(successor, head) == expected, (first, second, head)
+                assert judged(connection, head) == expected, (first, second, head)
 
 
 def head_of(data):
@@ -116,9 +87,9 @@ def test_a_head_means_the_same_after_any_others(row, trusted):
     """On a connection with a memory, on one that began with that of another, and on one without."""
     connection = new(trusted=trusted)
     for data in row:
-        alone = take(new(trusted=trusted), data)
+        alone = judged(new(trusted=trusted), data)
         successor = new(trusted=trusted)
         if not trusted:
             successor.learn_from(connection)
-        assert take(successor, data) == alone
-        assert take(connection, data) == alone
+        assert judged(successor, data) == alone
+        assert judged(connection, data) == alone

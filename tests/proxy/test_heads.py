@@ -7,8 +7,8 @@ import functools
 import random
 
 import pytest
+from support.judged import judged, new_heads
 
-from bgproxy.http1.errors import BadRequest
 from bgproxy.proxy.context import Context
 from bgproxy.proxy.heads import Listener, RequestHeads
 from bgproxy.switchboard.board import Switchboard
@@ -30,35 +30,7 @@ def context() -> Context:
 
 def heads(*, peer: str = "192.0.2.7", trusted: bool = False) -> RequestHeads:
     """A connection's heads, without a connection."""
-    found = RequestHeads(context(), Listener(8080, unix=False))
-    found.peer = peer
-    found.trusted = trusted
-    found.id_prefix = b"id-"
-    return found
-
-
-def take(connection: RequestHeads, data: bytes) -> object:
-    """What becomes of a head: what goes on (with the number of the request as 0), or the status that refuses it."""
-    before = connection.number
-    try:
-        if not connection.meet_again(data):
-            connection.judge(data, data.find(b"\r\n"), data.find(b"\r\n\r\n"))
-    except BadRequest as error:  # at times what is no mistake: LastHop
-        return error.status
-    assert connection.number == before + 1
-    connection.number = 0
-    fields = connection.fields
-    decided = (
-        fields.minor,
-        fields.hostname,
-        fields.length,
-        fields.bodied,
-        fields.chunked,
-        fields.close,
-        fields.upgrade,
-    )
-    said = (fields.cookies, fields.extra, fields.forwarding, fields.request_id, fields.expect)
-    return connection.head(), connection.method, connection.target, connection.request_id(), decided, said
+    return new_heads(context(), peer=peer, trusted=trusted)
 
 
 def test_a_head_goes_on_with_what_we_add():
@@ -76,11 +48,11 @@ def test_a_head_goes_on_with_what_we_add():
 def test_the_same_block_is_met_again_with_another_request_line():
     """One comparison, and the line alone is judged."""
     connection = heads()
-    first = take(connection, b"GET /1 HTTP/1.1\r\n" + BROWSER)
+    first = judged(connection, b"GET /1 HTTP/1.1\r\n" + BROWSER)
     assert connection.meet_again(b"HEAD /2 HTTP/1.1\r\n" + BROWSER)
     assert (connection.method, connection.target, connection.head_only) == (b"HEAD", b"/2", True)
-    connection.number = 0
-    assert connection.head() == first[0].replace(b"GET /1 ", b"HEAD /2 ")
+    connection.number = 1
+    assert connection.head() == first.head.replace(b"GET /1 ", b"HEAD /2 ")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +77,7 @@ def test_the_same_block_is_met_again_with_another_request_line():
 def test_no_other_request_line_passes_with_a_block_that_is_known(line):
     """Whatever is unusual about it is for the full judgement."""
     connection = heads()
-    take(connection, b"GET / HTTP/1.1\r\n" + BROWSER)
+    judged(connection, b"GET / HTTP/1.1\r\n" + BROWSER)
     assert not connection.meet_again(line + BROWSER)
 
 
@@ -113,7 +85,7 @@ def test_two_requests_in_one_piece_are_not_met_as_one():
     """The second ends with the known block, and so does the piece."""
     connection = heads()
     short = b"Host:a\r\n\r\n"
-    take(connection, b"GET / HTTP/1.1\r\n" + short)
+    judged(connection, b"GET / HTTP/1.1\r\n" + short)
     assert connection.meet_again(b"GET / HTTP/1.1\r\n" + short)
     assert not connection.meet_again(b"GET / HTTP/1.1\r\n" + short + b"GET / HTTP/1.1\r\n" + short)
 
@@ -121,7 +93,7 @@ def test_two_requests_in_one_piece_are_not_met_as_one():
 def test_values_that_nobody_looks_at_may_change():
     """A trace id, a referer: the rest of what was decided holds, and the new values go on."""
     connection = heads()
-    take(connection, b"GET / HTTP/1.1\r\n" + BROWSER)
+    judged(connection, b"GET / HTTP/1.1\r\n" + BROWSER)
     known = connection.fields
     other = BROWSER.replace(b"00-1", b"00-22").replace(b"example/1", b"example/2")
     assert connection.meet_again(b"GET / HTTP/1.1\r\n" + other)
@@ -134,21 +106,21 @@ def test_values_that_nobody_looks_at_may_change():
 def test_a_refused_block_leaves_nothing_to_be_met():
     """Its bytes must not be taken for those that were judged before it."""
     connection = heads()
-    take(connection, b"GET / HTTP/1.1\r\n" + BROWSER)
+    judged(connection, b"GET / HTTP/1.1\r\n" + BROWSER)
     bad = BROWSER.replace(b"00-1", b"0\x001")
-    assert take(connection, b"GET / HTTP/1.1\r\n" + bad) == 400
+    assert judged(connection, b"GET / HTTP/1.1\r\n" + bad) == 400
     assert not connection.meet_again(b"GET / HTTP/1.1\r\n" + bad)
-    assert take(connection, b"GET / HTTP/1.1\r\n" + bad) == 400
+    assert judged(connection, b"GET / HTTP/1.1\r\n" + bad) == 400
 
 
 def test_what_was_decided_by_an_old_table_is_not_met_again():
     """A service that asks for another header makes every block another matter."""
     connection = heads()
-    take(connection, b"GET / HTTP/1.1\r\n" + BROWSER)
+    judged(connection, b"GET / HTTP/1.1\r\n" + BROWSER)
     connection.forget()
     known = connection.fields
     assert not connection.meet_again(b"GET / HTTP/1.1\r\n" + BROWSER)
-    take(connection, b"GET / HTTP/1.1\r\n" + BROWSER)
+    judged(connection, b"GET / HTTP/1.1\r\n" + BROWSER)
     assert connection.fields is not known
 
 
@@ -156,7 +128,7 @@ def test_a_connection_may_begin_with_what_another_knew():
     """Its heads go on with its own ids, and as if it had judged them itself."""
     first, second = heads(), heads()
     second.id_prefix = b"other-"
-    take(first, b"GET / HTTP/1.1\r\n" + BROWSER)
+    judged(first, b"GET / HTTP/1.1\r\n" + BROWSER)
     second.learn_from(first)
     assert second.meet_again(b"GET / HTTP/1.1\r\n" + BROWSER)
     assert b"X-Request-ID: other-1\r\n" in second.head()
@@ -198,8 +170,8 @@ def test_a_long_memory_and_none_decide_alike(trusted):
             block = [b"Host: a", *chance.sample(LINES, chance.randrange(5))]
         line = REQUEST_LINES[0] if chance.random() < 0.7 else chance.choice(REQUEST_LINES)
         data = line + b"\r\n" + b"".join(each + b"\r\n" for each in block) + b"\r\n"
-        found = take(connection, data)
-        assert found == take(heads(trusted=trusted), data), data
+        found = judged(connection, data)
+        assert found == judged(heads(trusted=trusted), data), data
         seen.add(found)
         if isinstance(found, int):  # such a connection is closed; its memory may live on in the next one
             after = heads(trusted=trusted)
