@@ -124,6 +124,7 @@ class BoardCollector(Collector):
         by_upstream = (*_BY_POOL, "upstream")
         up = GaugeMetricFamily("bgproxy_upstream_up", "1 for an upstream that is sent requests", labels=by_upstream)
         busy = GaugeMetricFamily("bgproxy_upstream_in_flight", "Not ended yet, by upstream", labels=by_upstream)
+        open_ = GaugeMetricFamily("bgproxy_upstream_connections", "Open, idle ones too", labels=by_upstream)
         for service in status["services"]:
             for name, pool in service["pools"].items():
                 labels = (service["service"], name)
@@ -135,7 +136,8 @@ class BoardCollector(Collector):
                     good = upstream["state"] == "up" and not upstream["ejected"]
                     up.add_metric((*labels, upstream["id"]), float(good))
                     busy.add_metric((*labels, upstream["id"]), upstream["in_flight"])
-        yield from (live, in_flight, sessions, up, busy)
+                    open_.add_metric((*labels, upstream["id"]), upstream["connections"])
+        yield from (live, in_flight, sessions, up, busy, open_)
 
     def _changes(self, status: dict[str, Any]) -> Iterator[Metric]:
         tallies = self._controller.tallies

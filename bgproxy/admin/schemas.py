@@ -67,6 +67,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
         reason=STRING | {"description": "of the last failed check; empty when it is up"},
         since=TIME,
         in_flight=COUNT,
+        connections=COUNT | {"description": "open, idle ones too"},
         check_ms=or_null(NUMBER),
     ),
     "Drain": record(

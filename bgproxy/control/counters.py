@@ -121,6 +121,10 @@ class Counters:
         """What is in flight at an upstream."""
         return self._gauges(layout.upstream_base(slot) + layout.UP_IN_FLIGHT, 1)[0]
 
+    def upstream_connections(self, slot: int) -> int:
+        """Open connections to an upstream, idle ones too."""
+        return self._gauges(layout.upstream_base(slot) + layout.UP_CONNECTIONS, 1)[0]
+
     def connections(self, worker: int) -> int:
         """Client connections of a worker; 0 for one that does not live."""
         return self._cells[self._area(worker) + layout.W_CONNECTIONS] if worker in set(self._living()) else 0

@@ -138,6 +138,7 @@ class Status:
             "reason": reason or pool.name_troubles.get(upstream.url, ""),
             "since": rfc3339(upstream.since),
             "in_flight": self._counters.upstream_in_flight(upstream.slot),
+            "connections": self._counters.upstream_connections(upstream.slot),
             "check_ms": None if seconds is None else round(seconds * 1000, 3),
         }
 

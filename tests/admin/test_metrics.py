@@ -39,6 +39,7 @@ NAMES = [
     "bgproxy_requests_total",
     "bgproxy_request_duration_seconds_bucket",
     "bgproxy_upstream_up",
+    "bgproxy_upstream_connections",
     "bgproxy_in_flight",
     "bgproxy_live",
     "bgproxy_switches_total",
@@ -88,6 +89,7 @@ async def test_the_state_of_pools_and_upstreams_are_gauges(scrape, controller):
         assert samples["bgproxy_live", labels(service=service, pool=pool)] == value
     assert samples["bgproxy_in_flight", labels(**SHOP, **{"class": "requests"})] == 3
     assert samples["bgproxy_sessions", labels(**SHOP)] == 4
+    assert samples["bgproxy_upstream_connections", labels(**SHOP, upstream="127.0.0.1:9001")] == 3
     assert samples["bgproxy_upstream_up", labels(**SHOP, upstream="127.0.0.1:9001")] == 1
     assert samples["bgproxy_upstream_up", labels(service="shop", pool="green", upstream="127.0.0.1:9002")] == 0
 

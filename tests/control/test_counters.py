@@ -33,6 +33,7 @@ def test_counters_are_summed_over_all_workers_and_gauges_over_the_living(board):
         put(board, worker, layout.W_CONNECTIONS, 4)
         put(board, worker, layout.W_ACCEPTED, 10)
         put(board, worker, layout.upstream_base(9) + layout.UP_IN_FLIGHT, 6)
+        put(board, worker, layout.upstream_base(9) + layout.UP_CONNECTIONS, 8)
     assert counters.pool("shop", "green").codes == {200: 10}
     assert counters.pool("shop", "green").requests == 10
     assert counters.pool("shop", "blue").codes == {}
@@ -41,6 +42,7 @@ def test_counters_are_summed_over_all_workers_and_gauges_over_the_living(board):
     assert [counters.connections(0), counters.connections(1)] == [4, 0]
     assert counters.program().accepted == 20
     assert counters.upstream_in_flight(9) == 6
+    assert counters.upstream_connections(9) == 8
 
 
 def test_every_counter_of_a_pool_is_read_from_its_own_cell(board):

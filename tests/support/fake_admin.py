@@ -24,6 +24,7 @@ def upstream(address: str = "127.0.0.1:9001", **more: Any) -> dict[str, Any]:
         "reason": "",
         "since": "2024-01-01T00:00:00.000Z",
         "in_flight": 0,
+        "connections": 3,
         "check_ms": 1.2,
         **more,
     }

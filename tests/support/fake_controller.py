@@ -281,6 +281,7 @@ class FakeController:
                     "reason": "",
                     "since": NOW,
                     "in_flight": 2,
+                    "connections": 3,
                     "check_ms": 1.2,
                 }
                 for url in service.upstreams[pool]
