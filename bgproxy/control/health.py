@@ -37,6 +37,9 @@ BATCH: Final = 100
 #: Checks under way at a time, which bounds the descriptors; the others wait for their turn.
 MAX_UNDER_WAY: Final = 1000
 
+#: Seconds between two lines of the log on checks that could not be made.
+SAY_AGAIN: Final = 60.0
+
 #: Multiples of it, whole parts left out, lie evenly between 0 and 1, however many there are (Knuth, TAOCP 3, section 6.4).
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 
@@ -122,6 +125,7 @@ class HealthChecks:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._running = False
+        self._said = -math.inf  # when it was last said that checks cannot be made
 
     async def start(self) -> None:
         """Begin to check what is watched."""
@@ -222,12 +226,15 @@ class HealthChecks:
         heapq.heappush(self._deadlines, (check.deadline, next(self._numbers), check))
         self._prober.ask(check.probe)
 
-    def _ended(self, probe: Probe, reason: str) -> None:
+    def _ended(self, probe: Probe, reason: str | None) -> None:
         check = self._watched[probe.key]
         check.deadline = math.inf
         now = self._now()
         try:
-            self._on_result(probe.key, CheckResult(ok=not reason, reason=reason, seconds=now - check.asked))
+            if reason is None:
+                self._not_asked(now)
+            else:
+                self._on_result(probe.key, CheckResult(ok=not reason, reason=reason, seconds=now - check.asked))
         except Exception:  # the checks must go on, or the upstream would be forgotten
             log.exception("a result of a health check was lost", extra={"fields": {"upstream": probe.key}})
         if self._running and self._watched.get(probe.key) is check:
@@ -235,3 +242,11 @@ class HealthChecks:
             interval = check.settings.interval
             due = check.asked + min(interval, FAST) if check.fast() else next_turn(check.asked, interval, check.phase)
             self._plan(check, max(due, now))
+
+    def _not_asked(self, now: float) -> None:
+        """No judgement: what this process lacks says nothing of an upstream, which may be live and well."""
+        if now - self._said >= SAY_AGAIN:
+            self._said = now
+            log.error(
+                "health checks cannot be made, upstreams keep their state: no descriptors or memory here (ulimit -n)"
+            )

@@ -33,6 +33,9 @@ from bgproxy.model.snapshot import Address
 #: Bytes of a response head, with the interim ones before it. It bounds what is looked at, too.
 MAX_HEAD: Final = 64 * 1024
 
+#: What this process or machine has no room for: nothing that an upstream could help.
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
 _ANSWER: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _ENDED: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _STATUS_LINE: Final = b"HTTP/1."
@@ -131,12 +134,12 @@ class Probe:
 
 
 class Prober:
-    """Asks; `on_end(probe, reason)` is called once for each question, with "" if the answer was good.
+    """Asks; `on_end(probe, reason)` is called once for each question, with "" if the answer was good, None if nothing was asked.
 
     That may be within `ask`, where an upstream refuses at once. Nothing here has a deadline: whoever asks has to `drop`.
     """
 
-    def __init__(self, on_end: Callable[[Probe, str], None]) -> None:
+    def __init__(self, on_end: Callable[[Probe, str | None], None]) -> None:
         self._on_end = on_end
         self._under_way: dict[int, Probe] = {}  # by descriptor
         self._names = NameTable()
@@ -169,7 +172,7 @@ class Prober:
             descriptor = probe.open().fileno()
             self._epoll.register(descriptor, _ANSWER | select.EPOLLOUT if probe.unsent or probe.connects else _ANSWER)
         except OSError as error:
-            self._end(probe, probe.words(error))
+            self._end(probe, None if error.errno in _OURS else probe.words(error))
         else:
             self._under_way[descriptor] = probe
 
@@ -216,7 +219,7 @@ class Prober:
             return f"not an HTTP answer: a response head of more than {MAX_HEAD} bytes"
         return "connection closed before it answered" if reason is None and (ended or not seen) else reason
 
-    def _end(self, probe: Probe, reason: str) -> None:
+    def _end(self, probe: Probe, reason: str | None) -> None:
         self.drop(probe)
         self._on_end(probe, reason)
 

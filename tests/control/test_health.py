@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import struct
 import time
@@ -198,6 +200,30 @@ async def test_checks_are_fast_while_an_upstream_is_new(server):
     await asyncio.sleep(2 * FAST)
     assert len(at) == 4
     await checks.stop()
+
+
+async def test_what_this_process_lacks_is_no_upstreams_fault(server, monkeypatch, caplog):
+    """Without a descriptor nothing was asked, so nothing is judged: a live upstream must not fall for it. It is asked again."""
+    results: list[CheckResult] = []
+    lacking = [True]
+    real = socket.socket
+
+    def none_left(*arguments, **named):
+        if lacking[0]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(*arguments, **named)
+
+    monkeypatch.setattr("bgproxy.control.probing.socket.socket", none_left)
+    checks = HealthChecks(lambda _, result: results.append(result))
+    settings = Health(interval=0.05)
+    checks.watch("k", url=server.url, address=server.address, settings=settings, fast=lambda: False)
+    await checks.start()
+    await eventually_async(lambda: "no descriptors" in caplog.text)
+    lacking[0] = False
+    await eventually_async(lambda: results)
+    await checks.stop()
+    assert [result.ok for result in results] == [True]
+    assert caplog.text.count("no descriptors") == 1
 
 
 async def test_what_is_watched_no_more_is_not_checked(server):
