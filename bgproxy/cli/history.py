@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from bgproxy.cli.client import Client
 from bgproxy.cli.exits import DONE
 from bgproxy.cli.parser import Parser, api_options
+from bgproxy.cli.story import story
+from bgproxy.cli.terminal import Paint
 from bgproxy.cli.words import printable
 
 
@@ -16,16 +19,28 @@ def configure(parser: Parser) -> None:
     """The command line of the verb."""
     parser.add_argument("service", nargs="?", metavar="SERVICE", help="only what concerns this service")
     parser.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many, the latest (50)")
+    parser.add_argument(
+        "--deployment",
+        type=int,
+        metavar="N",
+        help="all that is known of this deployment: its stages and what they found",
+    )
     api_options(parser)
     parser.examples(
         ("bgproxy history", "the last changes, the newest last; kept over restarts"),
         ("bgproxy history shop --limit 5 --json", "for a program"),
+        ("bgproxy history --deployment 12", "stage by stage: what was expected, what came, how long it took"),
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the history."""
-    answer = Client.of(args.admin, args.cacert).get("/v1/history", service=args.service, limit=args.limit)
+    client = Client.of(args.admin, args.cacert)
+    if args.deployment is not None:
+        answer = client.get(f"/v1/deployments/{args.deployment}")
+        print(answer.text if args.json else "\n".join(story(answer.data, Paint.of(sys.stdout))))
+        return DONE
+    answer = client.get("/v1/history", service=args.service, limit=args.limit)
     if args.json:
         print(answer.text)
         return DONE
@@ -41,6 +56,7 @@ def event_line(event: Mapping[str, Any]) -> str:
     """One event as one line: when, what, by whom, why."""
     actor = (event.get("actor") or {}).get("name") or ""
     by = f" [{printable(actor)}]" if actor else ""
-    why = f" ({printable(event['reason'])})" if event.get("reason") else ""
     text = printable(event.get("message") or event.get("type", ""))
+    reason = printable(event.get("reason") or "")
+    why = f" ({reason})" if reason and reason not in text else ""
     return f"{printable(event.get('at', ''))}  {text}{by}{why}"

@@ -42,6 +42,11 @@ GROUPS: Final[dict[str, tuple[Verb, ...]]] = {
     "move the traffic": (
         Verb("switch", "bgproxy.cli.switch", "all new requests to the other pool, in one instant"),
         Verb("rollback", "bgproxy.cli.rollback", "back to the pool that was live before"),
+        Verb(
+            "deploy", "bgproxy.cli.deploy", "verify the idle pool, switch to it, watch it; back by itself if it is bad"
+        ),
+        Verb("approve", "bgproxy.cli.approve", "let a deployment go on that waits for it"),
+        Verb("abort", "bgproxy.cli.abort", "end a deployment, and undo what it has changed"),
         Verb("pool", "bgproxy.cli.pool", "pool set: the upstreams and the version of a pool"),
         Verb("upstream", "bgproxy.cli.upstream", "upstream drain, maint, ready: one upstream out and back"),
     ),

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from bgproxy.cli.drain import waits_for
+from bgproxy.cli.story import said
 from bgproxy.cli.terminal import Paint, columns
 from bgproxy.cli.words import ago, plural, printable
 from bgproxy.model.classes import CLASS_NAMES
@@ -67,11 +68,28 @@ def section(service: Mapping[str, Any], paint: Paint, now: datetime) -> list[str
             ]
         )
     lines += [f"  {line}" for line in columns(rows, right=_COUNTS)]
+    if service["deployment"] is not None:
+        lines += [f"  {line}" for line in _deployment(service["deployment"], paint)]
+    if service["share"]:
+        canary = POOLS[1 - POOLS.index(service["live"])]
+        lines.append(f"  {paint('canary', 'yellow')}: {service['share']}% of the clients go to {canary}")
     for name in POOLS:
         if service["pools"][name]["drain"] is not None:
             lines.append(f"  {paint(f'{name} drains', 'yellow')}: {waits_for(service['pools'][name])}")
     upstreams = [row for name in POOLS for row in _upstreams(name, service["pools"][name], paint, now)]
     lines += [f"  {line}" for line in columns(upstreams)]
+    return lines
+
+
+def _deployment(deployment: Mapping[str, Any], paint: Paint) -> list[str]:
+    number, share = deployment["id"], deployment["share"]
+    to = f"{deployment['target']} {printable(deployment['version'])}".rstrip()
+    far = "" if share is None else f", {share * 100:.0f}%"
+    text = f": {printable(deployment['text'])}" if deployment["text"] else ""
+    title = paint(f"deployment {number}", "yellow")
+    lines = [f"{title} of {to} is {said(deployment['state'])}{far}{text}"]
+    if deployment["waits"]:
+        lines.append(f"  `bgproxy approve {number}` lets it go on, `bgproxy abort {number}` ends it")
     return lines
 
 

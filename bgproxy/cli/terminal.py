@@ -86,6 +86,53 @@ class Progress:
             self._shown = ""
 
 
+def cut(text: str, room: int) -> str:
+    """The text, at most `room` columns of it; colours take no width, and end where they should."""
+    if _width(text) <= room:
+        return text
+    kept, seen = [], 0
+    coloured = False
+    for part in re.split(f"({_ESCAPE.pattern})", text):
+        if _ESCAPE.fullmatch(part):
+            kept.append(part)
+            coloured = True
+        else:
+            kept.append(part[: max(room - seen, 0)])
+            seen += len(part)
+    return "".join(kept) + ("\x1b[0m" if coloured else "")
+
+
+class Region:
+    """Lines at the bottom of a terminal's output that are redrawn in their place."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._drawn = 0
+
+    @staticmethod
+    def suits(stream: TextIO) -> bool:
+        """Whether lines can be redrawn there."""
+        return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+    def show(self, lines: Sequence[str]) -> None:
+        """These instead of the former ones, cut to the width; of more than there is room for, the last."""
+        size = shutil.get_terminal_size()
+        shown = [cut(line, size.columns - 1) for line in lines][-max(size.lines - 1, 1) :]
+        self._stream.write(self._up() + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J")
+        self._stream.flush()
+        self._drawn = len(shown)
+
+    def clear(self) -> None:
+        """Make room for lines that stay."""
+        if self._drawn:
+            self._stream.write(f"{self._up()}\x1b[J")
+            self._stream.flush()
+            self._drawn = 0
+
+    def _up(self) -> str:
+        return f"\x1b[{self._drawn}A\r" if self._drawn else "\r"
+
+
 def redraw(lines: Sequence[str], stream: TextIO | None = None) -> None:
     """The whole screen anew without flicker; on something else than a terminal, one block after the other."""
     out = stream or sys.stdout

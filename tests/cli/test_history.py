@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from support.fake_admin import event
+from support.fake_admin import deployment, event
 
 from bgproxy.cli.history import event_line
 from bgproxy.cli.main import main
@@ -33,3 +33,20 @@ def test_json(admin, capsys):
 def test_events_of_few_words():
     """What an event lacks is left out."""
     assert event_line({"at": "t", "type": "started"}) == "t  started"
+
+
+def test_a_reason_that_is_in_the_message_is_not_said_twice():
+    """The events of deployments have it in both."""
+    item = event(3, "deployment", message="shop: deployment 3 failed: down.", reason="down")
+    assert event_line(item) == "2024-01-01T00:00:00.000Z  shop: deployment 3 failed: down. [anonymous]"
+
+
+def test_one_deployment(admin, capsys):
+    """Stage by stage, or as the API answers."""
+    told = deployment("verifying", "failed", outcome="down")
+    admin.script["GET", "/v1/deployments/3"] = lambda: (200, told)
+    assert main(["history", "--deployment", "3"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "shop: deployment 3 failed before the switch after 2.0 s: down"
+    assert main(["history", "--deployment", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == told
+    assert main(["history", "--deployment", "4"]) == 2

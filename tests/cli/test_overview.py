@@ -81,3 +81,24 @@ def test_colour_does_not_shift_columns():
     coloured = page(shown, Paint(on=True), NOW)
     assert any("\x1b[" in line for line in coloured)
     assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured] == page(shown, PLAIN, NOW)
+
+
+def test_a_deployment_under_way_and_a_canary():
+    """Below the pools: how far it is, who must type what, and how many clients it has."""
+    under_way = {
+        "id": 3,
+        "state": "awaiting_approval",
+        "target": "green",
+        "version": "2\x1b",
+        "text": "waits",
+        "share": 0.4,
+        "waits": True,
+    }
+    lines = section(service(deployment=under_way, share=10), PLAIN, NOW)
+    at = lines.index("  deployment 3 of green 2? is awaiting approval, 40%: waits")
+    assert lines[at + 1 : at + 3] == [
+        "    `bgproxy approve 3` lets it go on, `bgproxy abort 3` ends it",
+        "  canary: 10% of the clients go to green",
+    ]
+    bare = under_way | {"state": "baking", "version": "", "text": "", "share": None, "waits": False}
+    assert "  deployment 3 of green is baking" in section(service(deployment=bare), PLAIN, NOW)

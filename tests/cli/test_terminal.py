@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from bgproxy.cli.terminal import Paint, Progress, columns, redraw
+from bgproxy.cli.terminal import Paint, Progress, Region, columns, cut, redraw
 
 
 class Terminal(io.StringIO):
@@ -77,3 +77,28 @@ def test_redraw():
     plain = io.StringIO()
     redraw(["a", "b"], plain)
     assert plain.getvalue() == "a\nb\n\n"
+
+
+def test_cut():
+    """At the width that is seen; a colour that is cut into ends."""
+    red = Paint(on=True)("abcdef", "red")
+    assert cut("abcdef", 6) == "abcdef"
+    assert cut("abcdef", 3) == "abc"
+    assert cut(red, 6) == red
+    assert cut(red, 3).startswith("\x1b[31mabc\x1b[0m")
+
+
+def test_a_region_is_redrawn_in_its_place():
+    """Over its former lines, cut to the width and the height, and gone when it is cleared."""
+    out = Terminal()
+    region = Region(out)
+    region.clear()
+    region.show(["a", "x" * 30])
+    region.show(list("bcdefg"))
+    region.clear()
+    region.clear()
+    assert out.getvalue() == (
+        f"\ra\x1b[K\n{'x' * 19}\x1b[K\n\x1b[J\x1b[2A\rd\x1b[K\ne\x1b[K\nf\x1b[K\ng\x1b[K\n\x1b[J\x1b[4A\r\x1b[J"
+    )
+    assert Region.suits(out)
+    assert not Region.suits(io.StringIO())

@@ -60,6 +60,43 @@ def service(
             "blue": blue or pool("live", version="1.0"),
             "green": green or pool("standby", "127.0.0.1:9002", version="2.0"),
         },
+        "share": 0,
+        "deploys": {"strategy": "all-at-once", "stages": ["verifying", "switching", "baking", "draining"]},
+        "deployment": None,
+        **more,
+    }
+
+
+def result(stage: str, name: str, *, ok: bool = True, **more: Any) -> dict[str, Any]:
+    said = {"expected": "", "found": "", "seconds": 0.0, "details": []}
+    return {"stage": stage, "name": name, "ok": ok, **said, **more}
+
+
+def deployment(*states: str, **more: Any) -> dict[str, Any]:
+    """Deployment 3 of shop, that has come by these states, a second apart."""
+    steps = [
+        {"state": state, "at": f"2024-01-01T00:00:{second:02}.000Z", "by": "alice", "why": ""}
+        for second, state in enumerate(("queued", *states))
+    ]
+    ended = steps[-1]["state"] in {"succeeded", "rolled_back", "failed", "aborted"}
+    return {
+        "id": 3,
+        "service": "shop",
+        "state": steps[-1]["state"],
+        "running": not ended,
+        "waits": False,
+        "target": "green",
+        "version": "2.0",
+        "upstreams": None,
+        "strategy": "all-at-once",
+        "reason": "",
+        "actor": {"name": "alice", "address": "127.0.0.1"},
+        "created_at": steps[0]["at"],
+        "ended_at": steps[-1]["at"] if ended else None,
+        "outcome": "",
+        "steps": steps,
+        "results": [],
+        "progress": None if ended else {"share": None, "text": "", "figures": {}},
         **more,
     }
 

@@ -1,0 +1,106 @@
+"""A deployment in words."""
+
+from __future__ import annotations
+
+import pytest
+from support.fake_admin import deployment, result
+
+from bgproxy.cli.story import bar, between, figure_lines, outcome, passed, result_lines, stage_names, story, took
+from bgproxy.cli.terminal import Paint
+
+PLAIN = Paint(on=False)
+MARKS = ("ok", "FAILED")
+
+
+@pytest.mark.parametrize(
+    ("states", "cause", "says"),
+    [
+        (["switching", "succeeded"], "green is live", "shop: deployment 3 succeeded after 2.0 s: green is live"),
+        (
+            ["verifying", "failed"],
+            "cart: status 500",
+            "shop: deployment 3 failed before the switch after 2.0 s: cart: status 500",
+        ),
+        (["switching", "rolling_back", "failed"], "no", "shop: deployment 3 failed after 3.0 s: no"),
+        (
+            ["switching", "baking", "rolling_back", "rolled_back"],
+            "5% errors",
+            "shop: deployment 3 was rolled back after 4.0 s: 5% errors",
+        ),
+        (["aborted"], "aborted by \x1b[2Jbob", "shop: deployment 3 was aborted after 1.0 s: aborted by ?[2Jbob"),
+        (["awaiting_approval"], "", "shop: deployment 3 is awaiting approval"),
+    ],
+)
+def test_every_end_is_one_sentence(states, cause, says):
+    """How, after how long, and why."""
+    assert outcome(deployment(*states, outcome=cause)) == says
+
+
+def test_results():
+    """Well: what was found. Not well: what was expected too, and the details."""
+    good = result("verifying", "cart", found="2 of 2", seconds=0.012, details=["more"])
+    bad = result(
+        "verifying", "cart", ok=False, expected="status 200", found="status\n500", seconds=1.2, details=["a\x07"]
+    )
+    assert result_lines(good, PLAIN, marks=MARKS, details=False) == ["ok cart: 2 of 2 (12 ms)"]
+    assert result_lines(good, PLAIN, marks=MARKS, details=True) == ["ok cart: 2 of 2 (12 ms)", "    more"]
+    assert result_lines(bad, PLAIN, marks=MARKS, details=False) == [
+        "FAILED cart: expected status 200, found status?500 (1.2 s)",
+        "    a?",
+    ]
+    bare = result("verifying", "cart", ok=False, expected="it ends")
+    assert result_lines(bare, PLAIN, marks=MARKS, details=False) == ["FAILED cart: expected it ends, found nothing"]
+
+
+def test_figures_of_both_pools():
+    """Aligned; a stage that does not watch them has none."""
+    flight = {"requests": 2, "streams": 0, "websockets": 0}
+    blue = {"rate": 120.0, "errors": 0.0, "p50": 0.01, "p99": 1.5, "in_flight": flight}
+    green = {"rate": 3.0, "errors": 0.05, "p50": None, "p99": None, "in_flight": {}}
+    assert figure_lines({"pools": {"blue": blue, "green": green}}, PLAIN) == [
+        "blue   120.0/s  0% errors  p50 10 ms  p99 1.5 s  2 requests in flight",
+        "green    3.0/s  5% errors  p50 -      p99 -      nothing in flight",
+    ]
+    assert figure_lines({"left": 3}, PLAIN) == []
+
+
+def test_small_words():
+    """Bars, times, stages."""
+    assert bar(0) == "[>                   ] 0%"
+    assert bar(0.5) == "[==========>         ] 50%"
+    assert bar(7) == "[====================] 100%"
+    assert (took(0.0123), took(1.24), took(242)) == ("12 ms", "1.2 s", "4m 2s")
+    assert (
+        stage_names(["verifying", "awaiting_approval", "of_a_later_version"]) == "verify, approval, of a later version"
+    )
+    assert [passed("baking", then) for then in ("draining", "rolling_back", "failed")] == [True, False, False]
+    assert [passed("rolling_back", then) for then in ("rolled_back", "failed")] == [True, False]
+    assert between("nonsense") == 0.0
+    assert between("2024-01-01T00:00:09Z", "2024-01-01T00:00:00Z") == 0.0
+
+
+def test_the_whole_story():
+    """Who began it, each stage with its results and their details, the end."""
+    told = deployment(
+        "verifying",
+        "failed",
+        reason="release",
+        upstreams=["http://web\x1b:1"],
+        results=[result("verifying", "cart", ok=False, expected="200", found="500", details=["the body"])],
+        outcome="cart: 500",
+    )
+    assert story(told, PLAIN) == [
+        "deployment 3 of shop to green 2.0, all-at-once",
+        "begun at 2024-01-01T00:00:00.000Z by alice (release)",
+        "  http://web?:1",
+        "2024-01-01T00:00:01.000Z  verifying (1.0 s) [alice]",
+        "  FAILED cart: expected 200, found 500",
+        "      the body",
+        "shop: deployment 3 failed before the switch after 2.0 s: cart: 500",
+    ]
+
+
+def test_the_story_of_one_under_way():
+    """With how far it is."""
+    progress = {"share": 0.5, "text": "bakes", "figures": {}}
+    assert story(deployment("baking", progress=progress), PLAIN)[-2:] == ["  bakes", "shop: deployment 3 is baking"]
