@@ -133,7 +133,14 @@ class AdminServer:
             Crowd(self._runner.server, lambda: most(controller.config.admin.connections), controller.tallies.evicted)
         for sock in sockets:
             certificate = None if sock.family == socket.AF_UNIX else self._certificate
-            await Site(self._runner, sock, certificate).start()
+            site = Site(
+                self._runner,
+                sock,
+                certificate,
+                handshakes=lambda: most(controller.config.admin.connections) // 2,
+                evicted=controller.tallies.evicted,
+            )
+            await site.start()
 
     async def stop(self) -> None:
         """Stop accepting, end event streams, give the answers under way `STOP_WITHIN` seconds, close all connections."""

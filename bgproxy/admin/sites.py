@@ -1,6 +1,6 @@
 """How the admin API is served on one bound socket, TCP, TLS or Unix, in the ways in which aiohttp's own sites do not.
 
-They unlink Unix sockets, which are the supervisor's to keep; they wait for a TLS handshake for a minute; and what is no HTTP
+They unlink Unix sockets, which are the supervisor's to keep; they wait for any number of TLS handshakes, a minute each; and what is no HTTP
 gets an answer in plain text that names the library.
 """
 
@@ -9,27 +9,39 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import web
 
 from bgproxy.admin import problems
+from bgproxy.admin.handshakes import Handshakes
 from bgproxy.admin.problems import Problem
-from bgproxy.admin.tls import HANDSHAKE_WITHIN, Certificate, is_known
+from bgproxy.admin.tls import Certificate
 
 _BACKLOG: Final = 128
 _LONGEST_REASON: Final = 200  # characters of what a parser has to say
 
 
 class Site(web.SockSite):
-    """A site on a bound socket, with TLS if there is a certificate."""
+    """A site on a bound socket, with TLS if there is a certificate: then `handshakes` says how many at a time."""
 
-    __slots__ = ("_certificate",)
+    __slots__ = ("_certificate", "_evicted", "_handshakes", "_most")
 
-    def __init__(self, runner: web.BaseRunner, sock: socket.socket, certificate: Certificate | None) -> None:
-        tls = None if certificate is None else certificate.context
-        super().__init__(runner, sock, ssl_context=tls, backlog=_BACKLOG)
+    def __init__(
+        self,
+        runner: web.BaseRunner,
+        sock: socket.socket,
+        certificate: Certificate | None = None,
+        *,
+        handshakes: Callable[[], int] = lambda: 100,
+        evicted: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(runner, sock, backlog=_BACKLOG)
         self._certificate = certificate
+        self._most = handshakes
+        self._evicted = evicted
+        self._handshakes: Handshakes | None = None
 
     async def start(self) -> None:
         """Accept from now on."""
@@ -38,35 +50,34 @@ class Site(web.SockSite):
         assert server is not None  # noqa: S101 - the runner was set up, or the line above had raised
         loop = asyncio.get_running_loop()
 
-        def protocol() -> web.RequestHandler:  # called when a client is accepted
-            if self._certificate is not None:
-                self._certificate.renew()
+        def protocol() -> web.RequestHandler:
             made = server()
             made.__class__ = _Handler  # aiohttp has no other way to say which class it is to be
             return made
 
-        if self._sock.family == socket.AF_UNIX:
+        if self._certificate is not None:
+            self._handshakes = Handshakes(
+                self._sock, self._certificate.context, protocol, most=self._most, evicted=self._evicted
+            )
+            self._handshakes.start()
+        elif self._sock.family == socket.AF_UNIX:
             # From Python 3.13 on a closed server removes its path, which is the supervisor's to keep for the next controller.
             keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
             self._server = await loop.create_unix_server(protocol, sock=self._sock, backlog=self._backlog, **keep)
-            return
-        tls: dict[str, Any] = {}
-        if self._ssl_context is not None:
-            tls = {"ssl": self._ssl_context, "ssl_handshake_timeout": HANDSHAKE_WITHIN}
-        self._server = await loop.create_server(protocol, sock=self._sock, backlog=self._backlog, **tls)
+        else:
+            self._server = await loop.create_server(protocol, sock=self._sock, backlog=self._backlog)
+
+    async def stop(self) -> None:
+        """Accept no more."""
+        if self._handshakes is not None:
+            await self._handshakes.close()
+        await super().stop()
 
 
 class _Handler(web.RequestHandler):
     """The protocol of a connection: what never became a request is answered as everything else is."""
 
     __slots__ = ()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A connection stands, its handshake is done."""
-        super().connection_made(transport)
-        tls = transport.get_extra_info("ssl_object")
-        if tls is not None and not is_known(tls):
-            self.force_close()
 
     def handle_error(
         self,

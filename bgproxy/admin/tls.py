@@ -1,6 +1,6 @@
 """TLS of the admin API: its certificate, read anew when its files change or a reload names others.
 
-It is looked at when a client comes (`renew`), so that nothing runs in between. New files that are not good change nothing: the log
+It is looked at when a client comes, so that nothing runs in between. New files that are not good change nothing: the log
 says what is wrong with them, once, and the certificate in force stays.
 """
 
@@ -11,7 +11,6 @@ import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from bgproxy.config.certificates import CertificateError, judge_authorities, judge_pair, load_pair
 from bgproxy.config.schema import AdminTls
@@ -19,14 +18,11 @@ from bgproxy.errors import StartError
 
 log = logging.getLogger("bgproxy.admin")
 
-#: Seconds that a handshake may take.
-HANDSHAKE_WITHIN: Final = 10.0
-
 _Stamp = tuple[tuple[int, int, int], ...]
 
 
 class Certificate:
-    """What the API's TLS sockets show; `context` is for their servers.
+    """What the API's TLS sockets show.
 
     Raises:
         StartError: the files that `settings` names cannot be used.
@@ -39,15 +35,14 @@ class Certificate:
             self._current = make_context(self._seen[0])
         except CertificateError as error:
             raise StartError(f"admin.tls.{error.part}: {error}") from None
-        self.context = self._current
-        self.context.sni_callback = self._hello  # called for every handshake, whether a name was said or not
 
-    def _hello(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        if self._current is not self.context:
-            connection.context = self._current
+    def context(self) -> ssl.SSLContext:
+        """For a new client's handshake. Another one after each renewal: what a session of before was let in by holds no more."""
+        self.renew()
+        return self._current
 
     def renew(self) -> None:
-        """Take what the files are now, if they have changed and are good; to be called for each client before its handshake."""
+        """Take what the files are now, if they have changed and are good."""
         found = self._look()
         if found == self._seen:
             return
@@ -57,8 +52,6 @@ class Certificate:
         except CertificateError as error:
             log.error("admin.tls.%s: %s; the certificate that is in force stays", error.part, error)  # noqa: TRY400
         else:
-            # A handshake has it from the context that it began with, whichever it goes on with (SSL_set_SSL_CTX(3)).
-            self.context.verify_mode = self._current.verify_mode
             log.info("the admin API has a new certificate from %s", found[0].cert)
 
     def _look(self) -> tuple[AdminTls, _Stamp]:
@@ -75,19 +68,12 @@ def make_context(settings: AdminTls) -> ssl.SSLContext:
     pair = judge_pair(settings.cert, settings.key, time.time())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # No session is taken up again: one would hold what was judged by another certificate, or by another authority.
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
-    context.num_tickets = 0
+    context.options |= ssl.OP_NO_RENEGOTIATION
     load_pair(context, pair.chain, pair.secret)
     if settings.client_ca:
         context.load_verify_locations(cadata=judge_authorities(settings.client_ca).decode("ascii", "replace"))
         context.verify_mode = ssl.CERT_REQUIRED
     return context
-
-
-def is_known(connection: ssl.SSLObject) -> bool:
-    """Whether the client has shown its certificate, where one is asked for; sessions of TLS 1.2 may be of a time when none was."""
-    return connection.context.verify_mode != ssl.CERT_REQUIRED or connection.getpeercert(binary_form=True) is not None
 
 
 def _stamp(file: str) -> tuple[int, int, int]:

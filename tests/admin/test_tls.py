@@ -85,7 +85,7 @@ async def test_the_api_is_served_over_tls(tmp_path, authority):
 async def test_tls_1_1_is_not_spoken(tmp_path, authority):
     """1.2 is the least."""
     context = authority.client_context()
-    made = Certificate(lambda: settings(authority.issue(tmp_path, "localhost"))).context
+    made = Certificate(lambda: settings(authority.issue(tmp_path, "localhost"))).context()
     assert made.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
 
@@ -191,7 +191,7 @@ def status_of(
 
 async def test_who_does_not_finish_the_handshake_is_let_go(tmp_path, authority, monkeypatch):
     """After a deadline, so that silence costs a descriptor for seconds only."""
-    monkeypatch.setattr("bgproxy.admin.sites.HANDSHAKE_WITHIN", 0.1)
+    monkeypatch.setattr("bgproxy.admin.handshakes.HANDSHAKE_WITHIN", 0.1)
     async with Served(settings(authority.issue(tmp_path, "localhost"))) as served:
         began = time.monotonic()
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
