@@ -45,7 +45,7 @@ def load_file(
         with open(path, "rb") as file:  # noqa: PTH123 - /dev/stdin and the like too
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise _refuse(path, 0, "the file does not exist: check the path given with -c") from None
+        raise _refuse(path, 0, "the file does not exist: check the path") from None
     except IsADirectoryError:
         raise _refuse(path, 0, "this is a directory: name the file in it") from None
     except OSError as error:
