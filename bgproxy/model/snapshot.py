@@ -50,6 +50,17 @@ class PoolSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class MirrorSpec:
+    """Live requests that workers give to the controller, which repeats them to the idle pool and compares the answers."""
+
+    number: int  # of the deployment that compares
+    pool: int  # whose requests are sampled: the live one
+    share: float  # of its requests, in per cent
+    methods: tuple[str, ...]
+    body_bytes: int  # of a request's or an answer's body that are copied; a larger one is not
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """A service: its routes, both pools, and the rules that a worker applies."""
 
@@ -66,6 +77,8 @@ class ServiceSpec:
     expose_pool: bool
     canary_by: Literal["cookie", "source"] = "cookie"  # how a client is known again while the traffic is split
     tcp: bool = False  # a listener in mode tcp leads to it, and no route
+    mirror: MirrorSpec | None = None  # while a deployment compares
+    note_recent: bool = False  # what GETs ask for is noted, for the next warm-up
 
 
 @dataclass(frozen=True, slots=True)

@@ -350,6 +350,8 @@ class ClientConnection(ClientState):
             exchange.hsts = self.listener.hsts
             exchange.plain = False
         exchange.claim(upstream)
+        if service.tap is not None:
+            service.tap.see(exchange, memory)
 
         if fields.bodied:
             exchange.request_done = False

@@ -53,6 +53,7 @@ class Context:
         self.servers: set[UpstreamConnection] = set()
         self.services: dict[str, Service] = {}
         self.routes = Routes([])
+        self.tapped: list[Service] = []  # those whose live requests are looked at
         self.generation = 0  # of the services and of what holds for all of them; what was derived from them notes it
         self.pseudonym = board.pseudonym
         self.via_tail = b"\r\nVia: 1.1 %b\r\nX-Request-ID: " % self.pseudonym  # behind what a listener adds
@@ -88,6 +89,7 @@ class Context:
         self.id_base = os.urandom(4).hex()  # request ids of this process begin with it
         self.tasks: set[asyncio.Task[Any]] = set()
         self.failed: Callable[[Upstream, str], None] | None = None  # told of every failure of an upstream
+        self.tell: Callable[[Any], None] | None = None  # gives the controller a message
         self.tick()
 
     # --- configuration ----------------------------------------------------------------------------------------------
@@ -116,6 +118,9 @@ class Context:
             if name in removed or (whole and spec is None) or moved:
                 service = self.services.pop(name)
                 self.flush_service(service)
+                if service.tap is not None:
+                    service.tap.close()
+                    service.tap = None
                 for pool in service.pools:
                     gone += pool.upstreams
                     pool.ready = []
@@ -133,6 +138,7 @@ class Context:
         for upstream in gone:
             self.close_idle(upstream)
         self.routes = Routes(list(self.services.values()))
+        self.tapped = [service for service in self.services.values() if service.tap is not None]
         self.generation += 1
         extra = frozenset(s.preview_header for s in self.services.values() if s.preview_header)
         if extra != self.request_names.extra:
@@ -256,6 +262,9 @@ class Context:
             server.due()
         for client, why in self.slow.look(self.clients, now):
             expire(client, why)
+        for service in self.tapped:
+            if service.tap is not None:
+                service.tap.sweep(now)
         self.flush()
 
     def flush(self) -> None:
@@ -287,6 +296,8 @@ class Context:
         for service in self.services.values():
             for pool in service.pools:
                 pool.age_sessions()
+            if service.tap is not None:
+                service.tap.age()
 
     def connections(self) -> int:
         """How many clients are connected, in whatever mode."""

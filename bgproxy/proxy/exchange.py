@@ -19,6 +19,7 @@ from bgproxy.switchboard.layout import BUCKET_BOUNDS, CODE_CELLS, NO_DESCRIPTOR,
 
 if TYPE_CHECKING:
     from bgproxy.proxy.client import ClientConnection
+    from bgproxy.proxy.mirror import Capture
     from bgproxy.proxy.runtime import Pool, Service, Upstream
     from bgproxy.proxy.upstream import UpstreamConnection
 
@@ -49,6 +50,7 @@ class Exchange:
     extra: bytes = b""  # lines to add to the answer's head: Set-Cookie, X-BGProxy-Pool
     hsts: bytes = b""  # the listener's line, for an answer that has none of the upstream's
     tried: list[Upstream] | None = None
+    capture: Capture | None = None  # the copy of it that is being made for the mirror
 
     def __init__(self, client: ClientConnection, service: Service, pool: Pool, head: bytes, now: float) -> None:
         self.client = client
@@ -149,6 +151,8 @@ class Exchange:
     def body(self, data: bytes) -> None:
         """More of the request's body, framed as it goes on."""
         self.body_in += len(data)
+        if self.capture is not None:
+            self.capture.sent(data)
         server = self.server
         if server is None:
             if self.pending is None:
@@ -347,6 +351,8 @@ class Exchange:
             self.fail(504, "http_response_timeout", "the pool that it was sent to is being drained, and time is up")
 
     def _let_go(self) -> None:
+        if self.capture is not None:
+            self.capture.give_up()
         server = self.server
         if server is not None:
             self.server = None

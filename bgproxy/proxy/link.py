@@ -49,7 +49,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say who we are."""
         self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's does not inherit from it
-        self._send(messages.Hello(self._context.index, os.getpid()))
+        self.say(messages.Hello(self._context.index, os.getpid()))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason changes nothing
         """The controller has gone."""
@@ -60,7 +60,8 @@ class Link(asyncio.Protocol):
         for message in self._decoder.feed(data):
             self._take(message)
 
-    def _send(self, message: messages.ToController) -> None:
+    def say(self, message: messages.ToController) -> None:
+        """Tell the controller, if there is one."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(messages.encode(message))
 
@@ -74,10 +75,10 @@ class Link(asyncio.Protocol):
                 self._set_access_log(message.proxy.access_log)
             context.set_services(message.services, message.removed, whole=message.whole)
             self._routed.set()
-            self._send(messages.Ack(message.number))
+            self.say(messages.Ack(message.number))
         elif isinstance(message, messages.Flush):
             context.flush()
-            self._send(messages.Ack(message.number))
+            self.say(messages.Ack(message.number))
         elif isinstance(message, messages.DrainPool):
             pool = self._pool(message.service, message.pool)
             if pool is not None:
@@ -87,6 +88,14 @@ class Link(asyncio.Protocol):
             pool = self._pool(message.service, message.pool)
             if pool is not None:
                 pool.draining_since = -1.0
+        elif isinstance(message, messages.MirrorCredit):
+            known = context.services.get(message.service)
+            if known is not None and known.tap is not None:
+                known.tap.credit(message.number, message.count)
+        elif isinstance(message, messages.AskRecent):
+            known = context.services.get(message.service)
+            targets = () if known is None or known.tap is None else known.tap.most(message.limit)
+            self.say(messages.Recent(message.number, message.service, targets))
         elif isinstance(message, messages.Warm):
             context.own(context.loop.create_task(self._warm(message), name="warm"))
 
@@ -107,10 +116,10 @@ class Link(asyncio.Protocol):
             opening += [warm(context, upstream, share) for upstream in pool.ready]
         done = messages.Ack(message.number)
         if most <= _FEW:
-            self._send(done)
+            self.say(done)
         await asyncio.gather(*opening)
         if most > _FEW:
-            self._send(done)
+            self.say(done)
 
     def _pool(self, service: str, pool: int) -> Pool | None:
         known = self._context.services.get(service)
@@ -139,7 +148,7 @@ class Link(asyncio.Protocol):
         """Send the failures that have gathered; called by every sweep."""
         if self._failures:
             for failure in self._failures.values():
-                self._send(failure)
+                self.say(failure)
             self._failures.clear()
 
 

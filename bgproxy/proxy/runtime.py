@@ -13,6 +13,7 @@ from bgproxy.model.classes import CLASS_NAMES
 from bgproxy.model.snapshot import PoolSpec, ServiceSpec, TlsSpec, UpstreamSpec
 from bgproxy.proxy.balance import SOURCE_HASH, Ring, balance_code
 from bgproxy.proxy.canary import cookie_of
+from bgproxy.proxy.mirror import Tap, tapped
 from bgproxy.proxy.sessions import SessionRules, tag_of
 from bgproxy.switchboard import layout
 
@@ -202,6 +203,12 @@ class Pool:
         self.codes[layout.code_cell(status)] += 1
         self.dirty = True
 
+    def count_mirrored(self, *, copied: bool) -> None:
+        """Count a sampled request, in its cell at once: it was given to the controller, or it was not."""
+        cells = self.cells
+        if cells is not None:
+            cells[self.base + (layout.MIRRORED if copied else layout.MIRROR_DROPPED)] += 1
+
     def flush(self, cells: memoryview) -> None:
         """Store every count in the worker's cells."""
         base = self.base
@@ -254,6 +261,7 @@ class Service:
         self.canary_by_address = False
         self.simple = True  # who a client is, and what it says, decides nothing here but a preview
         self.memory: Memory | None = None  # then: what every header block means
+        self.tap: Tap | None = None  # who looks at its live requests, while somebody does
 
     def update(self, spec: ServiceSpec, session_key: bytes, cells: memoryview) -> list[Upstream]:
         """Take a new spec; returns the upstreams that are gone."""
@@ -272,4 +280,5 @@ class Service:
         self.simple = self.sessions is None and not self.source_sessions and self.balance != SOURCE_HASH
         self.canary_by_address = spec.canary_by == "source"
         self.memory = None
+        self.tap = tapped(self.tap, spec)
         return self.pools[0].update(spec.pools[0], cells) + self.pools[1].update(spec.pools[1], cells)

@@ -383,6 +383,10 @@ class UpstreamConnection:
             else:
                 self.client_keep = False
 
+        capture = exchange.capture
+        if capture is not None:
+            capture.answered(response, framed=self.chunks is not None and not self.chunks.data_only)
+
         # The plain case, one write: nothing to add, a client that stays, a body of known length or none.
         plain = response.dated and self.client_keep and fields.minor == 1 and not self.until_close
         if exchange.extra or exchange.hsts:
@@ -390,6 +394,8 @@ class UpstreamConnection:
         if whole:
             body_end = start + self.body_left
             self.body_left = 0
+            if capture is not None:
+                capture.came(data[start:body_end])
             if plain and response.untouched and body_end == len(data) and len(self.last_out) == start:
                 out = data
             else:
@@ -438,6 +444,8 @@ class UpstreamConnection:
             if left > 0:
                 self.body_left = left
                 exchange.bytes_out += len(data)
+                if exchange.capture is not None:
+                    exchange.capture.came(data)
                 exchange.client.write(data)
                 return
         self._body_out(b"", data, exchange)
@@ -456,7 +464,11 @@ class UpstreamConnection:
             done = chunks.done
             if done and chunks.rest:
                 self.keep = False
+            if exchange.capture is not None:
+                exchange.capture.came(data)
         elif self.until_close:
+            if exchange.capture is not None:
+                exchange.capture.came(data)
             if self.rechunk:
                 data = chunk(data)
         else:
@@ -465,6 +477,8 @@ class UpstreamConnection:
                 self.keep = False
             self.body_left -= len(data)
             done = not self.body_left
+            if exchange.capture is not None:
+                exchange.capture.came(data)
         out = head + data if head else data
         if out:
             exchange.bytes_out += len(out)
@@ -474,6 +488,8 @@ class UpstreamConnection:
 
     def _end_of_body(self, exchange: Exchange) -> None:
         """The answer is complete."""
+        if exchange.capture is not None:
+            exchange.capture.ended()
         client = exchange.client
         request_done = exchange.request_done
         self.exchange = None

@@ -24,6 +24,7 @@ from bgproxy.proxy.tcp import TcpClient
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bgproxy.switchboard.messages import ToController
     from bgproxy.switchboard.wiring import WorkerBirth
 
 log = logging.getLogger("bgproxy.worker")
@@ -57,6 +58,7 @@ class Worker:
         birth = self._birth
         context = self._context = Context(loop, birth.board, birth.index, birth.workers)
         context.failed = self._failed
+        context.tell = self._say
         if any(listen.tls is not None for listen in self._listens):
             from bgproxy.proxy.tls import CLIENT_CERT_NAMES, Tls  # noqa: PLC0415 - `ssl` is for those who use it
 
@@ -152,6 +154,10 @@ class Worker:
     def _failed(self, upstream: object, reason: str) -> None:
         if self._link is not None:
             self._link.failed(upstream, reason)  # type: ignore[arg-type] # compiled code calls with its own class
+
+    def _say(self, message: ToController) -> None:
+        if self._link is not None:
+            self._link.say(message)
 
     def _reopen_logs(self) -> None:
         if self._context.access_log is not None:

@@ -50,6 +50,8 @@ SESSIONS: Final = 10  # gauge: distinct session ids seen lately
 UNSAFE: Final = 11  # gauge: unsafe requests in flight
 STREAMS: Final = 12  # connections of a tcp service that have ended
 STREAMS_FAILED: Final = 13  # of those, the ones that no upstream could be reached for
+MIRRORED: Final = 14  # requests that were given to the controller to be repeated
+MIRROR_DROPPED: Final = 15  # sampled ones that were not: too many under way, too large, unanswered
 BUCKETS: Final = 16  # latency histogram (not cumulative)
 
 #: Upper bounds in seconds; six a decade from 100 µs, so that quantiles are within a third. The last bucket is +Inf.

@@ -70,6 +70,24 @@ class Flush:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class MirrorCredit:
+    """So many more requests may be mirrored for deployment `number`. Without a credit, one is counted as dropped."""
+
+    service: str
+    number: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskRecent:
+    """Which targets the GETs of a service had of late. Answered with `Recent(number)`, `limit` targets at the most."""
+
+    number: int
+    service: str
+    limit: int
+
+
 # --- worker to controller -------------------------------------------------------------------------------------------
 
 
@@ -99,8 +117,38 @@ class UpstreamFailed:
     reason: str  # of the last one, fit for an operator
 
 
-ToWorker = Snapshot | DrainPool | UndrainPool | Warm | Flush
-ToController = Hello | Ack | UpstreamFailed
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """A live request and its answer, as they went on; it has used up a credit, which comes back when it was compared.
+
+    Bodies are without their transfer coding, but with their content coding. Where the answer's is not `complete`, because it is
+    large or a stream, it is empty.
+    """
+
+    service: str
+    number: int  # of the deployment
+    method: bytes
+    target: bytes
+    head: bytes  # of the request, with its empty line
+    body: bytes
+    status: int
+    answer_head: bytes  # status line and fields, each with its CRLF
+    answer: bytes
+    complete: bool
+    seconds: float  # from the request's head to the answer's end; to its head where it is not complete
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What `AskRecent(number)` asked for: targets and how often each was seen, the most first."""
+
+    number: int
+    service: str
+    targets: tuple[tuple[str, int], ...]
+
+
+ToWorker = Snapshot | DrainPool | UndrainPool | Warm | Flush | MirrorCredit | AskRecent
+ToController = Hello | Ack | UpstreamFailed | Mirrored | Recent
 
 
 def encode(message: ToWorker | ToController) -> bytes:
