@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, TextIO
 
 from bgproxy.cli.client import Answer, ApiError, Client
 from bgproxy.cli.exits import UnreachableError
-from bgproxy.cli.story import Deployment, bar, between, figure_lines, is_stage, passed, result_lines, said
+from bgproxy.cli.story import Deployment, bar, between, figure_lines, is_stage, passed, repeats, result_lines, said
 from bgproxy.cli.terminal import Paint, Region
 from bgproxy.cli.words import duration, printable
 
@@ -263,7 +263,9 @@ class Follower:
             step = steps[self._step]
             following = steps[self._step + 1] if self._step + 1 < len(steps) else None
             while fresh and (following is None or fresh[0]["stage"] == step["state"]):
-                self._sink.found(fresh.pop(0))
+                result = fresh.pop(0)
+                if not repeats(result, results):
+                    self._sink.found(result)
             if following is None:
                 return
             if is_stage(step["state"]):

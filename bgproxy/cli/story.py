@@ -81,6 +81,12 @@ def result_lines(result: Mapping[str, Any], paint: Paint, *, marks: tuple[str, s
     return lines
 
 
+def repeats(result: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether it is the cause of the end, and another one that failed has said as much: the last line says it once more."""
+    same = (other for other in others if other is not result and not other["ok"] and other["stage"] == result["stage"])
+    return result["name"] == "cause" and any(other["details"] == result["details"] for other in same)
+
+
 def outcome(deployment: Deployment) -> str:
     """How it ended, and why, in one sentence."""
     state = str(deployment["state"])
@@ -139,7 +145,7 @@ def story(deployment: Deployment, paint: Paint) -> list[str]:
         if is_stage(step["state"]):
             seconds = took(between(step["at"], None if following is None else following["at"]))
             lines.append(f"{printable(step['at'])}  {said(step['state'])} ({seconds}) [{printable(step['by'])}]{why}")
-        own = [result for result in results if result["stage"] == step["state"]]
+        own = [result for result in results if result["stage"] == step["state"] and not repeats(result, results)]
         for result in own if is_stage(step["state"]) else ():
             lines += [f"  {line}" for line in result_lines(result, paint, marks=("ok", "FAILED"), details=True)]
     progress = deployment["progress"]

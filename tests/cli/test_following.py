@@ -79,6 +79,22 @@ def test_each_stage_and_each_result_is_a_line(admin, capsys):
     ]
 
 
+def test_a_cause_that_a_check_has_said_is_not_said_again(admin, capsys):
+    """It has the same details; one with others is shown."""
+    cart = result("verifying", "cart", ok=False, found="500", details=["body"])
+    cause = result("verifying", "cause", ok=False, found="cart: 500", details=["body"])
+    other = result("verifying", "cause", ok=False, found="down", details=["refused"])
+    play(admin, deployment("verifying", "failed", results=[cart, cause, other]))
+    follow()
+    assert capsys.readouterr().out.splitlines() == [
+        "verifying",
+        "  FAILED cart: 500",
+        "      body",
+        "  FAILED cause: down",
+        "      refused",
+    ]
+
+
 def test_what_was_missed_between_two_looks_is_told_in_order(admin, capsys):
     """Results stand below their stage, though they are seen when it is over."""
     results = [result("verifying", "a"), result("switching", "b"), result("baking", "c")]
