@@ -234,7 +234,7 @@ class Deployments:
                 return run
         if number in self._ledger.state.deployments:
             state = self._ledger.state.deployments[number].state
-            raise Refused(f"Deployment {number} has ended: it is {_said(state)}.")
+            raise Refused(f"Deployment {number} has ended: it {_went(state)}.")
         raise NotFound(f"There is no deployment {number}.")
 
     def get(self, number: int) -> dict[str, Any]:
@@ -523,7 +523,7 @@ def _draft(record: DeploymentRecord, actor: Actor, why: str) -> Draft:
     version = f" {record.version}" if record.version else ""
     return Draft(
         type="deployment",
-        message=f"{record.service}: deployment {record.id} of {record.target}{version} is {_said(record.state)}{f': {why}' if why else ''}.",
+        message=f"{record.service}: deployment {record.id} of {record.target}{version} {_went(record.state)}{f': {why}' if why else ''}.",
         service=record.service,
         pool=record.target,
         actor=actor,
@@ -534,6 +534,18 @@ def _draft(record: DeploymentRecord, actor: Actor, why: str) -> Draft:
 
 def _said(state: DeploymentState) -> str:
     return state.value.replace("_", " ")
+
+
+def _went(state: DeploymentState) -> str:
+    """`is verifying`, `has failed`, `was rolled back`."""
+    ends = {
+        _S.SUCCEEDED: "has succeeded",
+        _S.FAILED: "has failed",
+        _S.ABORTED: "was aborted",
+        _S.ROLLED_BACK: "was rolled back",
+        _S.ROLLING_BACK: "is being rolled back",
+    }
+    return ends.get(state, f"is {_said(state)}")
 
 
 def _because(reason: str) -> str:

@@ -330,7 +330,7 @@ async def test_an_approval_lets_it_go_on(scene):
     await scene.runner.approve(number, actor=BOB, reason="looks good")
     found = await scene.until(number, State.SUCCEEDED)
     assert [result["found"] for result in found["results"]] == ["approved by bob (looks good)"]
-    with pytest.raises(Refused, match="has ended: it is succeeded"):
+    with pytest.raises(Refused, match="has ended: it has succeeded"):
         await scene.runner.approve(number, actor=BOB)
     with pytest.raises(NotFound, match="no deployment 77"):
         await scene.runner.approve(77, actor=BOB)
