@@ -41,6 +41,9 @@ log = logging.getLogger("bgproxy.controller")
 def run(birth: ControllerBirth) -> int:
     """Run the control plane until SIGTERM, or until the supervisor has gone; returns the exit status."""
     logs.setup()
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        # The supervisor's business. Not SIG_IGN, which the commands of deployments would inherit.
+        signal.signal(number, lambda *_: None)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(ControllerProcess(birth).main())
 

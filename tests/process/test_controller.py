@@ -130,6 +130,22 @@ def test_serves_until_sigterm(forked):
     assert it.end() == "exit status 0"
 
 
+def test_what_it_does_not_heed_is_not_ignored_by_its_commands(forked):
+    """SIGINT of a terminal and SIGUSR1 do nothing to it; they are not SIG_IGN, which commands of deployments would inherit."""
+    it = forked()
+    it.said("serving")
+    for _ in range(20):
+        os.kill(it.pid, signal.SIGINT)
+        os.kill(it.pid, signal.SIGUSR1)
+    assert it.get("/healthz").status == 200
+    status = Path(f"/proc/{it.pid}/status").read_text()
+    blocked, ignored = (int(status.partition(f"{key}:")[2].split()[0], 16) for key in ("SigBlk", "SigIgn"))
+    ours = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD]
+    assert [number for number in ours if (blocked | ignored) & (1 << number - 1)] == []
+    os.kill(it.pid, signal.SIGTERM)
+    assert it.end() == "exit status 0"
+
+
 def test_ends_with_its_supervisor(forked):
     """A leash that ends is as good as SIGTERM."""
     it = forked()

@@ -18,7 +18,8 @@ LEAST: Final = 0.001
 async def retire(run: Run) -> None:
     """Wait for the stand-by time, counted from the step into this state, and call the hook. Its failure is told, and halts nothing.
 
-    A hook that a restart has cut short is not called again: how far it came is for the operator to see.
+    A hook that a restart has cut short is not called again: how far it came is for the operator to see. Nor is one called when the
+    old pool is live again.
     """
     settings = run.settings.retire
     if settings is None:
@@ -40,6 +41,10 @@ async def retire(run: Run) -> None:
     if not settings.run and not settings.webhook:
         return
     await run.remember(retire="running")
+    if run.service.live != run.target:
+        found = f"{run.old.name} is live, so it was not retired"
+        run.keep(Result(stage=state, name="retire", ok=False, expected=f"{run.idle.name} is live", found=found))
+        return
     run.show(f"retires {run.old.name}")
     result = await call(
         run, run_command=settings.run, webhook=settings.webhook, timeout=settings.timeout, stage=state, name="retire"

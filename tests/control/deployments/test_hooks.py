@@ -1,53 +1,36 @@
-"""Commands and webhooks, as a deployment calls them."""
+"""Commands and webhooks, as a deployment calls them; test_commands.py has what commands may be like."""
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
-import signal
 import socket
-import sys
-from pathlib import Path
+import ssl
 
 import pytest
-import uvloop
 from aiohttp import web
+from support.certificates import Authority
 from support.deployments import make_hands, make_run
 from support.waiting import eventually_async
 
 from bgproxy.control.deployments import hooks
-from bgproxy.control.deployments.hooks import KEPT_OUTPUT, call
+from bgproxy.control.deployments.hooks import KEPT, call
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch):
-    """What is ended is not given long."""
-    monkeypatch.setattr(hooks, "GRACE", 0.3)
-    monkeypatch.setattr(hooks, "LAST_WORDS", 0.1)
-
-
-async def command(text: str, *, run=None, timeout=10.0, **how):  # noqa: ASYNC109
+async def command(text: str, *, run=None, seconds=10.0, **how):
     return await call(
         run or make_run("http://127.0.0.1:9002"),
         run_command=text,
-        timeout=timeout,
+        timeout=seconds,
         stage="verifying",
         name="tests",
         **how,
     )
 
 
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    # Ended, and not yet asked about by whoever adopted it.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-
-
-# --- commands -------------------------------------------------------------------------------------------------------------
+# --- commands -------------------------------------------------------------------------------------------------------
 
 
 async def test_a_command_that_ends_well():
@@ -60,134 +43,49 @@ async def test_a_command_that_ends_well():
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("echo no cart; exit 3", "status 3"),
-        ("there-is-no-such-program", "status 127"),
-        ("kill -9 $$", "ended by SIGKILL"),
-    ],
+    ("text", "found"), [("exit 3", "status 3"), ("sleep 60", "it did not end within 300ms, and was ended")]
 )
 async def test_any_other_end_is_a_failure(text, found):
-    """The status is told, or the signal."""
-    result = await command(text)
+    """It says which."""
+    result = await command(text, seconds=0.3)
     assert (result.ok, result.found) == (False, found)
 
 
-async def test_it_gets_the_deployment_as_json_and_as_variables():
+async def test_it_gets_the_deployment():
     """On its standard input, and in its environment."""
     run = make_run("http://127.0.0.1:9002", "http://127.0.0.1:9003")
-    result = await command(
-        'cat; echo; echo "$BGPROXY_SERVICE $BGPROXY_DEPLOYMENT $BGPROXY_TARGET $BGPROXY_UPSTREAMS"', run=run
-    )
-    said, variables = result.details
-    assert variables == "shop 7 green http://127.0.0.1:9002 http://127.0.0.1:9003"
+    result = await command('echo "$BGPROXY_STATE $BGPROXY_LIVE $BGPROXY_UPSTREAMS"; cat', run=run)
+    assert result.details[0] == "verifying blue http://127.0.0.1:9002 http://127.0.0.1:9003"
     # A line of a result is cut where it gets long.
-    assert said.startswith('{"id": 7, "service": "shop", "state": "verifying", "target": "green"')
-    result = await command(
-        "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"preview_header\"])'".replace(
-            "python3", sys.executable
-        ),
-        run=run,
-    )
-    assert result.details == ("X-BGProxy-Pool: green",)
+    assert result.details[1].startswith('{"id": 7, "service": "shop", "state": "verifying", "target": "green"')
 
 
 async def test_the_environment_is_the_one_that_the_controller_gives():
     """So that tokens can be left out of it."""
-    run = make_run(
-        "http://127.0.0.1:9002", hands=make_hands(environment=lambda: {"PATH": os.environ["PATH"], "KNOWN": "yes"})
-    )
+    environment = {"PATH": os.environ["PATH"], "KNOWN": "yes"}
+    run = make_run("http://127.0.0.1:9002", hands=make_hands(environment=lambda: environment))
     result = await command("env", run=run)
     names = {line.partition("=")[0] for line in result.details if "=" in line}
     assert "KNOWN" in names
     assert not {"HOME", "USER", "BGPROXY_TOKEN"} & names
 
 
-async def test_a_command_that_does_not_read_is_fine():
-    """Nor one that closes its input at once, however much is said."""
-    run = make_run(*(f"http://127.0.0.1:{port}" for port in range(10000, 14000)))
-    result = await command("exec <&-; echo deaf", run=run)
-    assert (result.ok, result.details) == (True, ("deaf",))
-
-
-async def test_much_output_is_cut_and_not_kept():
-    """Megabytes without a line's end, too; and bytes that are no text are shown as such."""
-    result = await command("head -c 5000000 /dev/zero | tr '\\0' x; printf '\\n\\033[31m\\377end\\n'")
-    assert result.ok
-    assert len(result.details) == 2
-    assert result.details[1].endswith("end")
-    assert sum(map(len, result.details)) <= KEPT_OUTPUT
-    assert all(line.isprintable() for line in result.details)
-
-
-async def test_its_lines_are_shown_as_they_come():
-    """The last one of each time, as progress."""
+async def test_its_lines_are_its_progress():
+    """But not those of a command that is only told of a deployment."""
     run = make_run("http://127.0.0.1:9002")
-    await command("echo building; sleep 0.05; echo testing", run=run)
-    assert run.tell.lines == ["tests: building", "tests: testing"]
+    await command("echo building", run=run)
+    await command("echo told", run=run, payload={"event": "failed"})
+    assert run.tell.lines == ["tests: building"]
 
 
-async def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path):
-    """Also what does not listen to SIGTERM, and is somebody else's child by now."""
-    pids = tmp_path / "pids"
-    result = await command(
-        f"(trap '' TERM; echo $$ >> {pids}; sleep 60) & echo $! >> {pids}; trap '' TERM; sleep 60", timeout=0.3
-    )
-    assert (result.ok, result.found) == (False, "it did not end within 300ms, and was ended")
-    for pid in map(int, pids.read_text().split()):
-        await eventually_async(lambda pid=pid: gone(pid), what=f"{pid} is gone")
+async def test_a_command_that_cannot_be_started():
+    """A result like any other, whatever the reason."""
+    run = make_run("http://127.0.0.1:9002", hands=make_hands(environment=lambda: {"MUCH": "x" * 200_000}))
+    result = await command("true", run=run)
+    assert (result.ok, result.found) == (False, "it could not be started: Argument list too long")
 
 
-async def test_a_cancelled_call_leaves_no_process(tmp_path):
-    """An abort, a time-out of the stage, the end of the controller."""
-    pids = tmp_path / "pids"
-    task = asyncio.create_task(command(f"echo $$ > {pids}; sleep 60"))
-    await eventually_async(lambda: pids.exists() and pids.read_text().strip())
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await eventually_async(lambda: gone(int(pids.read_text())))
-
-
-async def test_what_it_leaves_running_is_not_waited_for(tmp_path):
-    """A provisioning may start servers that outlive it, and hold its output open."""
-    pids = tmp_path / "pids"
-    result = await command(f"sleep 60 & echo $! > {pids}; echo started")
-    assert (result.ok, result.details) == (True, ("started",))
-    assert result.seconds < 5
-    pid = int(pids.read_text())
-    assert not gone(pid)
-    os.kill(pid, signal.SIGKILL)
-
-
-async def test_it_has_no_descriptor_and_no_signal_of_ours():
-    """Listening sockets least of all; and signals are as a shell expects them."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    with listener:
-        result = await command("ls /proc/self/fd | wc -l; grep SigIgn /proc/self/status")
-    count, ignored = result.details
-    assert int(count) <= 4  # three, and the one that ls reads the directory by
-    assert int(ignored.split()[1], 16) & (1 << signal.SIGPIPE - 1) == 0
-
-
-def test_the_same_on_uvloop(tmp_path):
-    """Which the controller runs on."""
-
-    async def main():
-        good = await command("cat > /dev/null; echo well")
-        late = await command("sleep 60", timeout=0.2)
-        hidden = await command("ls /proc/self/fd | wc -l; grep SigIgn /proc/self/status")
-        return good, late, hidden
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        good, late, hidden = runner.run(main())
-    assert (good.ok, good.details) == (True, ("well",))
-    assert (late.ok, late.found) == (False, "it did not end within 200ms, and was ended")
-    assert int(hidden.details[0]) <= 4
-    assert int(hidden.details[1].split()[1], 16) & (1 << signal.SIGPIPE - 1) == 0
-
-
-# --- webhooks -------------------------------------------------------------------------------------------------------------
+# --- webhooks -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -264,3 +162,97 @@ async def test_a_webhook_that_is_not_there():
     assert not result.ok
     assert result.found.startswith("127.0.0.1 cannot be reached: ")
     assert "secret" not in repr(result)
+
+
+@pytest.fixture
+async def raw():
+    """A server that says what it is told to, as bytes, and closes the connection or leaves it open."""
+    servers = []
+
+    async def start(answer: bytes, *, close: bool = True, context: ssl.SSLContext | None = None) -> str:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer)
+                await writer.drain()
+                if not close:
+                    await reader.read()
+            except (OSError, asyncio.IncompleteReadError):
+                pass
+            finally:
+                writer.close()
+
+        servers.append(await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context))
+        scheme = "https" if context is not None else "http"
+        return f"{scheme}://127.0.0.1:{servers[-1].sockets[0].getsockname()[1]}/?key=secret"
+
+    yield start
+    for server in servers:
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (b"", "127.0.0.1 closed the connection without an answer"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "127.0.0.1 answers what is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nrubbish\r\n", "127.0.0.1 answers what is not HTTP"),
+    ],
+)
+async def test_what_is_no_webhook(raw, answer, found):
+    """It says what is there instead, and never the whole URL."""
+    result = await webhook(await raw(answer))
+    assert (result.ok, result.found) == (False, found)
+    assert "secret" not in repr(result)
+
+
+@pytest.mark.parametrize(
+    ("answer", "details"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", ()),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nwell", ("well",)),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000, ("x" * 199 + "…",)),
+    ],
+    ids=["nothing comes", "it stops in the middle", "much comes"],
+)
+async def test_its_status_counts_whatever_becomes_of_its_body(raw, monkeypatch, answer, details):
+    """What it says besides is shown if it comes soon."""
+    monkeypatch.setattr(hooks, "FIRST_WORDS", 0.1)
+    result = await webhook(await raw(answer, close=False))
+    assert (result.ok, result.found, result.details) == (True, "200 from 127.0.0.1", details)
+
+
+async def test_nobody_unpacks_what_it_says(raw):
+    """A few bytes may be gigabytes."""
+    packed = gzip.compress(b"\n" * 10_000_000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    result = await webhook(await raw(head + packed))
+    assert result.ok
+    assert sum(map(len, result.details)) <= KEPT
+
+
+async def test_a_certificate_that_is_not_believed(raw, tmp_path):
+    """A webhook may do things, and is told things: it has to be who it is meant to be."""
+    files = Authority().issue(tmp_path, "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    result = await webhook(await raw(b"HTTP/1.1 204 No Content\r\n\r\n", context=context))
+    assert not result.ok
+    assert result.found.startswith("127.0.0.1 shows a certificate that is not believed: ")
+    assert "secret" not in repr(result)
+
+
+async def test_a_cancelled_call_leaves_nothing(hook):
+    """No task, no connection: an abort is no reason to wait for a webhook."""
+    url, got, answer = hook
+    answer["status"] = 0
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(webhook(url))
+    await eventually_async(lambda: got)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually_async(
+        lambda: not any(it is not task and "webhook" in repr(it) for it in asyncio.all_tasks() - before)
+    )

@@ -10,9 +10,12 @@ from bgproxy.model.deployment import DeploymentState
 
 
 def retiring(settings: Retire, **how):
-    return make_run(
+    """A deployment whose target is live."""
+    run = make_run(
         "http://127.0.0.1:9002", deployment=Deployment(retire=settings), state=DeploymentState.RETIRING, **how
     )
+    run.service.live = run.target
+    return run
 
 
 async def test_the_old_pool_stands_by_and_is_retired_then():
@@ -42,6 +45,17 @@ async def test_a_command_that_was_cut_short_is_not_run_again():
     (result,) = run.record.results
     assert not result.ok
     assert result.found == "bgproxy was restarted while it ran; see what became of blue"
+
+
+async def test_a_pool_that_is_live_again_is_not_retired(tmp_path):
+    """Whoever made it live, and however late: nothing would be left to answer."""
+    run = retiring(Retire(after=1.0, run=f"touch {tmp_path}/ran"))
+    run.service.live = 1 - run.target
+    await retire(run)
+    assert [(result.ok, result.found) for result in run.record.results] == [
+        (False, "blue is live, so it was not retired")
+    ]
+    assert not (tmp_path / "ran").exists()
 
 
 async def test_a_command_that_fails_is_told():

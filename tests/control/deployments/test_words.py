@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bgproxy.control.deployments.words import SHOWN, brief, milliseconds
+from bgproxy.control.deployments.words import LINES, SHOWN, brief, last_lines, lines_of, milliseconds
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,25 @@ def test_times_have_as_many_digits_as_mean_something(seconds, text):
 def test_what_came_fits_in_a_line(text, told):
     """It is shown in terminals and kept on the disk."""
     assert brief(text) == told
+
+
+@pytest.mark.parametrize(
+    ("output", "lines"),
+    [
+        (b"", []),
+        (b"one\ntwo\n", ["one", "two"]),
+        (b"\n \n\x1b\n", []),
+        (b"10%\r20%\r30%\r\ndone", ["10%", "20%", "30%", "done"]),
+        (b"caf\xc3\xa9 \xff\x00!", ["caf\u00e9 \ufffd !"]),
+        (b"x" * 1000, ["x" * (SHOWN - 1) + "\u2026"]),
+    ],
+)
+def test_an_output_is_told_in_lines(output, lines):
+    """Without those that say nothing, whatever its bytes are."""
+    assert lines_of(output) == lines
+
+
+def test_the_end_of_an_output_is_what_counts():
+    """The last lines of many."""
+    output = b"".join(b"%d\n" % number for number in range(100))
+    assert last_lines(output) == tuple(str(number) for number in range(100 - LINES, 100))
