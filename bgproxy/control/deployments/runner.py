@@ -23,9 +23,10 @@ from typing import Any, Final
 from bgproxy.config.schema import Deployment as Settings
 from bgproxy.config.units import format_duration
 from bgproxy.control.actor import ITSELF, Actor
-from bgproxy.control.clock import rfc3339
 from bgproxy.control.deployments import stages
+from bgproxy.control.deployments.keeping import kept
 from bgproxy.control.deployments.stage import Clock, Halted, Hands, NotApproved, Run, WallClock
+from bgproxy.control.deployments.telling import because, described, draft_of, said, success, went
 from bgproxy.control.events import Draft
 from bgproxy.control.ledger import Ledger
 from bgproxy.control.registry import Registry, Service
@@ -47,10 +48,6 @@ from bgproxy.model.pool import POOLS
 log = logging.getLogger("bgproxy.controller")
 
 STRATEGIES: Final = ("all-at-once", "canary", "linear")
-
-#: Ended deployments that are kept on the disk: of a service, and in all.
-KEPT_OF_A_SERVICE: Final = 10
-KEPT: Final = 100
 
 _S, _E = DeploymentState, DeploymentEvent
 _ROW: Final = (_S.QUEUED, *(state for state, _ in STAGES))
@@ -181,7 +178,7 @@ class Deployments:
                 steps=(Step(state=_S.QUEUED.value, at=self._clock.time(), by=actor.name, why=reason),),
             )
             after = replace(state, last_deployment=record.id)
-            return _with(after, record), [_draft(record, actor, reason)]
+            return kept(after, record), [draft_of(record, actor, reason)]
 
         run = await self._ledger.change(make, lambda state: self._begun(state, service))
         return run.record
@@ -196,7 +193,7 @@ class Deployments:
         run = self._runs.get(service.name)
         if run is not None:
             raise Busy(
-                f"{service.name}: deployment {run.record.id} is {_said(run.record.state)}; "
+                f"{service.name}: deployment {run.record.id} is {said(run.record.state)}; "
                 f"one at a time (bgproxy abort {run.record.id} ends it)."
             )
 
@@ -204,14 +201,14 @@ class Deployments:
         """Say yes to one that waits for it; raises `NotFound`, `Refused`."""
         run = self._running(number)
         if not run.waits:
-            raise Refused(f"Deployment {number} is {_said(run.record.state)} and does not wait for an approval.")
+            raise Refused(f"Deployment {number} is {said(run.record.state)} and does not wait for an approval.")
         run.approver = actor
         run.keep(
             Result(
                 stage=run.record.state.value,
                 name="approval",
                 ok=True,
-                found=f"approved by {actor.name}{_because(reason)}",
+                found=f"approved by {actor.name}{because(reason)}",
             )
         )
         run.approved.set()
@@ -225,7 +222,7 @@ class Deployments:
         run = self._running(number)
         if run.record.state is _S.ROLLING_BACK:
             raise Refused(f"Deployment {number} is being rolled back already.")
-        self._interrupt(run, _Interrupted(actor, f"aborted by {actor.name}{_because(reason)}"))
+        self._interrupt(run, _Interrupted(actor, f"aborted by {actor.name}{because(reason)}"))
         return self.describe(run.record)
 
     def _running(self, number: int) -> Run:
@@ -234,7 +231,7 @@ class Deployments:
                 return run
         if number in self._ledger.state.deployments:
             state = self._ledger.state.deployments[number].state
-            raise Refused(f"Deployment {number} has ended: it {_went(state)}.")
+            raise Refused(f"Deployment {number} has ended: it {went(state)}.")
         raise NotFound(f"There is no deployment {number}.")
 
     def get(self, number: int) -> dict[str, Any]:
@@ -260,42 +257,7 @@ class Deployments:
     def describe(self, record: DeploymentRecord) -> dict[str, Any]:
         """As the API answers it."""
         run = self._runs.get(record.service)
-        progress = None
-        if run is not None and run.record.id == record.id:
-            progress = {"share": run.progress.share, "text": run.progress.text, "figures": dict(run.progress.figures)}
-        ended = record.steps[-1] if not record.running else None
-        return {
-            "id": record.id,
-            "service": record.service,
-            "state": record.state.value,
-            "running": record.running,
-            "waits": run is not None and run.record.id == record.id and run.waits,
-            "target": record.target,
-            "version": record.version,
-            "upstreams": None if record.upstreams is None else list(record.upstreams),
-            "strategy": record.strategy,
-            "reason": record.reason,
-            "actor": dict(record.actor),
-            "created_at": rfc3339(record.created_at),
-            "ended_at": None if ended is None else rfc3339(ended.at),
-            "outcome": "" if ended is None else ended.why,
-            "steps": [
-                {"state": step.state, "at": rfc3339(step.at), "by": step.by, "why": step.why} for step in record.steps
-            ],
-            "results": [
-                {
-                    "stage": result.stage,
-                    "name": result.name,
-                    "ok": result.ok,
-                    "expected": result.expected,
-                    "found": result.found,
-                    "seconds": result.seconds,
-                    "details": list(result.details),
-                }
-                for result in record.results
-            ],
-            "progress": progress,
-        }
+        return described(record, run if run is not None and run.record.id == record.id else None)
 
     # --- what comes from elsewhere ----------------------------------------------------------------------------------
 
@@ -304,7 +266,7 @@ class Deployments:
         run = self._runs.get(service.name)
         if run is None or actor == run.actor:
             return
-        why = f"{POOLS[service.live]} was made live by {actor.name}{_because(reason)}"
+        why = f"{POOLS[service.live]} was made live by {actor.name}{because(reason)}"
         self._interrupt(run, _Interrupted(actor, why, undone=True))
 
     def forget(self, service: Service) -> None:
@@ -327,7 +289,7 @@ class Deployments:
             if resumed:
                 await self._go_on(run)
             await self._stages_of(run)
-            await self._step(run, _E.SUCCEED, ITSELF, _success(run))
+            await self._step(run, _E.SUCCEED, ITSELF, success(run))
         except _Interrupted as interrupt:
             await self._end(run, interrupt.actor, str(interrupt), interrupt)
         except Halted as halted:
@@ -385,7 +347,7 @@ class Deployments:
                 await stage
         except TimeoutError:
             raise Halted(
-                f"it was {_said(run.record.state)} for longer than {format_duration(round(limit, 3))}"
+                f"it was {said(run.record.state)} for longer than {format_duration(round(limit, 3))}"
             ) from None
         except asyncio.CancelledError:
             interrupt = self._interrupts.pop(name, None)
@@ -416,8 +378,8 @@ class Deployments:
             await self._step(run, _E.ABORT if aborted else _E.FAIL, actor, why)
         elif state in (_S.DRAINING, _S.RETIRING) and interrupt is None:
             # The new version has proven itself: that an old pool could not be retired is no reason to go back to it.
-            run.keep(Result(stage=state.value, name=_said(state), ok=False, found=why))
-            await self._step(run, _E.SUCCEED, ITSELF, f"{_success(run)}, but {why}")
+            run.keep(Result(stage=state.value, name=said(state), ok=False, found=why))
+            await self._step(run, _E.SUCCEED, ITSELF, f"{success(run)}, but {why}")
         elif interrupt is not None and interrupt.gone:
             await self._step(run, _E.FAIL, actor, why)
         else:
@@ -446,7 +408,7 @@ class Deployments:
         step = Step(state=state.value, at=self._clock.time(), by=ITSELF.name, why=why)
         after = replace(record, state=state, steps=(*record.steps, step))
         try:
-            await self._ledger.change(lambda now: (_with(now, after), [_draft(after, ITSELF, why)]), lambda _: None)
+            await self._ledger.change(lambda now: (kept(now, after), [draft_of(after, ITSELF, why)]), lambda _: None)
         except BgproxyError as error:
             log.warning("deployment %d: %s", record.id, error)
 
@@ -467,7 +429,7 @@ class Deployments:
         def put(_: State) -> None:
             run.record = after
 
-        change = self._ledger.change(lambda now: (_with(now, after), [_draft(after, actor, why)]), put)
+        change = self._ledger.change(lambda now: (kept(now, after), [draft_of(after, actor, why)]), put)
         try:
             await _whole(change)
         except BgproxyError as error:
@@ -484,7 +446,7 @@ class Deployments:
 
     async def _save(self, run: Run) -> None:
         record = run.record
-        await _whole(self._ledger.change(lambda now: (_with(now, record), ()), lambda _: None))
+        await _whole(self._ledger.change(lambda now: (kept(now, record), ()), lambda _: None))
 
     def _mark(self, run: Run) -> None:
         """Tell the rest of the controller what may not be changed by hand meanwhile."""
@@ -507,50 +469,3 @@ async def _whole(work: Awaitable[Any]) -> None:
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise
-
-
-def _with(state: State, record: DeploymentRecord) -> State:
-    """The state with this deployment as it is now, and without the oldest ended ones."""
-    records = {**state.deployments, record.id: record}
-    ended = sorted((known for known in records.values() if not known.running), key=lambda known: known.id)
-    same = [known for known in ended if known.service == record.service]
-    for known in (*same[: max(len(same) - KEPT_OF_A_SERVICE, 0)], *ended[: max(len(ended) - KEPT, 0)]):
-        records.pop(known.id, None)
-    return replace(state, deployments=records)
-
-
-def _draft(record: DeploymentRecord, actor: Actor, why: str) -> Draft:
-    version = f" {record.version}" if record.version else ""
-    return Draft(
-        type="deployment",
-        message=f"{record.service}: deployment {record.id} of {record.target}{version} {_went(record.state)}{f': {why}' if why else ''}.",
-        service=record.service,
-        pool=record.target,
-        actor=actor,
-        reason=why,
-        data={"id": record.id, "state": record.state.value, "version": record.version},
-    )
-
-
-def _said(state: DeploymentState) -> str:
-    return state.value.replace("_", " ")
-
-
-def _went(state: DeploymentState) -> str:
-    """`is verifying`, `has failed`, `was rolled back`."""
-    ends = {
-        _S.SUCCEEDED: "has succeeded",
-        _S.FAILED: "has failed",
-        _S.ABORTED: "was aborted",
-        _S.ROLLED_BACK: "was rolled back",
-        _S.ROLLING_BACK: "is being rolled back",
-    }
-    return ends.get(state, f"is {_said(state)}")
-
-
-def _because(reason: str) -> str:
-    return f" ({reason})" if reason else ""
-
-
-def _success(run: Run) -> str:
-    return f"{run.record.target} is live"

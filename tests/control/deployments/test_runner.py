@@ -12,7 +12,8 @@ from support.waiting import eventually_async
 from bgproxy.config.schema import Deployment, Hook
 from bgproxy.control.actor import Actor
 from bgproxy.control.deployments import stages
-from bgproxy.control.deployments.runner import KEPT_OF_A_SERVICE, Deployments
+from bgproxy.control.deployments.keeping import KEPT_OF_A_SERVICE
+from bgproxy.control.deployments.runner import Deployments
 from bgproxy.control.deployments.stage import Halted, NotApproved, Run
 from bgproxy.control.store import Store
 from bgproxy.errors import Busy, Invalid, NotFound, Refused, StateError
