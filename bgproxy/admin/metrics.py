@@ -93,6 +93,15 @@ class BoardCollector(Collector):
             "bgproxy_bytes", "Bytes from (in) and to (out) clients", labels=(*_BY_POOL, "direction")
         )
         retries = CounterMetricFamily("bgproxy_retries", "Requests sent again to another upstream", labels=_BY_POOL)
+        mirrored = CounterMetricFamily(
+            "bgproxy_mirrored_requests", "Live requests that were repeated to the idle pool", labels=_BY_POOL
+        )
+        unmirrored = CounterMetricFamily(
+            "bgproxy_mirror_dropped", "Sampled requests that were not: too many at once, too large", labels=_BY_POOL
+        )
+        mismatches = CounterMetricFamily(
+            "bgproxy_mirror_mismatches", "Answers of the idle pool that differed from the live one's", labels=_BY_POOL
+        )
         cut = CounterMetricFamily("bgproxy_cut", "Ended by a drain deadline", labels=(*_BY_POOL, "class"))
         connections = CounterMetricFamily(
             "bgproxy_tcp_connections", "Connections of tcp services that have ended", labels=(*_BY_POOL, "result")
@@ -113,9 +122,12 @@ class BoardCollector(Collector):
             moved.add_metric((service, pool, "in"), counts.bytes_in)
             moved.add_metric((service, pool, "out"), counts.bytes_out)
             retries.add_metric((service, pool), counts.retries)
+            mirrored.add_metric((service, pool), counts.mirrored)
+            unmirrored.add_metric((service, pool), counts.mirror_dropped)
+            mismatches.add_metric((service, pool), self._controller.tallies.mismatches[service, pool])
             for name, count in zip(CLASS_NAMES, counts.cut, strict=True):
                 cut.add_metric((service, pool, name), count)
-        yield from (requests, seconds, moved, retries, cut, connections, lasted)
+        yield from (requests, seconds, moved, retries, mirrored, unmirrored, mismatches, cut, connections, lasted)
 
     def _pools(self, status: dict[str, Any]) -> Iterator[Metric]:
         live = GaugeMetricFamily("bgproxy_live", "1 for the pool that new requests go to", labels=_BY_POOL)

@@ -235,6 +235,7 @@ class Controller:
             links=self._links,
             publisher=self._publisher,
             environment=self._environment,
+            mismatched=self.tallies.mismatched,
             watcher=self._bake_watcher,
         )
         deployments = Deployments(

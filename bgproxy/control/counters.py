@@ -34,6 +34,8 @@ class PoolCounts:
     cut: tuple[int, ...]  # by class
     streams: int = 0  # connections of a tcp service that have ended
     streams_failed: int = 0  # of those, the ones that no upstream could be reached for
+    mirrored: int = 0  # requests that were given to the controller to be repeated
+    mirror_dropped: int = 0  # sampled ones that were not
 
     @property
     def requests(self) -> int:
@@ -86,6 +88,8 @@ class Counters:
             cut=tuple(sums[layout.CUT : layout.CUT + _CLASSES]),
             streams=sums[layout.STREAMS],
             streams_failed=sums[layout.STREAMS_FAILED],
+            mirrored=sums[layout.MIRRORED],
+            mirror_dropped=sums[layout.MIRROR_DROPPED],
         )
 
     def program(self) -> ProgramCounts:

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, cast
 
@@ -27,6 +28,9 @@ ACK_WITHIN: Final = 2.0
 
 #: Snapshots that a worker may leave unacknowledged before it is sent no more.
 WINDOW: Final = 32
+
+#: Seconds that workers have for saying what was asked for of late.
+RECENT_WITHIN: Final = 2.0
 
 WorkerState = Literal["starting", "serving", "lost"]
 
@@ -117,6 +121,8 @@ class Links:
         self._served: set[int] = set()  # have acknowledged a snapshot over their present link
         self._number = 0
         self._moved = asyncio.Event()
+        self._taken: dict[tuple[str, int], Callable[[Link, messages.Mirrored], None]] = {}
+        self._recent: dict[int, dict[Link, messages.Recent]] = {}  # answers to questions that are waited for
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- who is there -----------------------------------------------------------------------------------------------
@@ -261,6 +267,40 @@ class Links:
             lambda: [link for link in asked if not link.closed and link.acked < question.number], within
         )
 
+    # --- live requests ----------------------------------------------------------------------------------------------
+
+    def take_mirrored(self, service: str, number: int, take: Callable[[Link, messages.Mirrored], None]) -> None:
+        """Give `take` the live requests that workers mirror for a deployment, until `leave_mirrored`."""
+        self._taken[service, number] = take
+
+    def leave_mirrored(self, service: str, number: int) -> None:
+        """Nobody wants them any more; those that still come are dropped. Idempotent."""
+        self._taken.pop((service, number), None)
+
+    def up_to_date(self) -> list[Link]:
+        """The links to workers that have been sent everything, so that what is sent now is understood."""
+        return [link for link in self._greeted() if not link.behind]
+
+    async def recent(self, service: str, limit: int) -> list[tuple[str, int]]:
+        """The targets of GETs of late and how often each was seen, over all workers, the most first.
+
+        A worker that does not answer within `RECENT_WITHIN` is left out.
+        """
+        number = self.number()
+        answers = self._recent[number] = {}
+        asked = self.up_to_date()
+        try:
+            for link in asked:
+                link.send(messages.AskRecent(number, service, limit))
+            await self._wait(lambda: [link for link in asked if not link.closed and link not in answers], RECENT_WITHIN)
+        finally:
+            del self._recent[number]
+        counts: Counter[str] = Counter()
+        for answer in answers.values():
+            for target, count in answer.targets:
+                counts[target] += count
+        return counts.most_common(limit)
+
     def _greeted(self) -> list[Link]:
         return [link for link in self._links.values() if link.greeted and not link.closed]
 
@@ -301,6 +341,14 @@ class Links:
             if link.behind and link.idle:
                 self._bring_up(link)
             self._stir()
+        elif isinstance(message, messages.Mirrored):
+            take = self._taken.get((message.service, message.number))
+            if take is not None:
+                take(link, message)
+        elif isinstance(message, messages.Recent):
+            if message.number in self._recent:
+                self._recent[message.number][link] = message
+                self._stir()
         elif isinstance(message, messages.UpstreamFailed):
             self._on_failure(message)
 

@@ -17,7 +17,7 @@ from bgproxy.control.places import Place
 from bgproxy.control.slots import Slots
 from bgproxy.errors import Busy, NotFound
 from bgproxy.model.pool import POOL_TABLE, POOLS, PoolEvent, PoolState
-from bgproxy.model.snapshot import PoolSpec, ServiceSpec, TlsSpec, UpstreamSpec
+from bgproxy.model.snapshot import MirrorSpec, PoolSpec, ServiceSpec, TlsSpec, UpstreamSpec
 from bgproxy.model.upstream import UPSTREAM_TABLE, UpstreamEvent, UpstreamState
 from bgproxy.switchboard.layout import MAX_UPSTREAMS
 
@@ -226,6 +226,7 @@ class Service:
         self.switched_at: float | None = None  # seconds since 1970
         self.deployment: int | None = None  # the number of the one that is under way
         self.deploying: int | None = None  # the pool that it has not made live yet
+        self.mirror: MirrorSpec | None = None  # while it compares
         self.changing = ""  # what runs just now, such as "a switch to green"; one change at a time
 
     def __repr__(self) -> str:
@@ -245,6 +246,7 @@ class Service:
     def spec(self) -> ServiceSpec:
         """As the workers get it."""
         settings = self.settings
+        warm = settings.deployment.warm
         blue, green = (pool.spec(live=index in (self.live, self.coming)) for index, pool in enumerate(self.pools))
         return ServiceSpec(
             name=self.name,
@@ -260,6 +262,8 @@ class Service:
             expose_pool=settings.expose_pool,
             canary_by=settings.deployment.strategy.sticky,
             tcp=self.tcp,
+            mirror=self.mirror,
+            note_recent=not self.tcp and warm is not None and warm.paths == "recent",
         )
 
     def health(self) -> Health:

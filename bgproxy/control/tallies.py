@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from bgproxy.model.deployment import ENDED
+from bgproxy.model.pool import POOLS
 
 #: Seconds. A switch is one store behind an fsync; a drain takes as long as its slowest request, or its deadline.
 SWITCH_BOUNDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -40,6 +41,7 @@ class Tallies:
         self.changes: Counter[tuple[str, Result]] = Counter()
         self.switch_seconds: defaultdict[str, Durations] = defaultdict(lambda: Durations(SWITCH_BOUNDS))
         self.drain_seconds: defaultdict[str, Durations] = defaultdict(lambda: Durations(DRAIN_BOUNDS))
+        self.mismatches: Counter[tuple[str, str]] = Counter()  # answers of an idle pool
         self.deployments: Counter[tuple[str, str]] = Counter()  # that have ended, by the state that they ended in
         self.admin_evicted = 0  # connections to the admin API that made room for others
 
@@ -57,6 +59,10 @@ class Tallies:
         """A deployment has ended in this state."""
         self.deployments[service, state] += 1
 
+    def mismatched(self, service: str, pool: str) -> None:
+        """An idle pool has answered a mirrored request in another way than the live one."""
+        self.mismatches[service, pool] += 1
+
     def drained(self, service: str, seconds: float) -> None:
         """A pool of the service was drained."""
         self.drain_seconds[service].observe(seconds)
@@ -67,5 +73,7 @@ class Tallies:
             self.changes.pop((service, result), None)
         for state in ENDS:
             self.deployments.pop((service, state), None)
+        for pool in POOLS:
+            self.mismatches.pop((service, pool), None)
         self.switch_seconds.pop(service, None)
         self.drain_seconds.pop(service, None)

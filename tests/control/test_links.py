@@ -8,10 +8,21 @@ import pytest
 from support.fake_worker import FakeWorker
 from support.waiting import eventually_async
 
+from bgproxy.control import links as module
 from bgproxy.control.links import WINDOW, Links
 from bgproxy.errors import Unavailable
 from bgproxy.switchboard.board import Switchboard
-from bgproxy.switchboard.messages import Ack, DrainPool, Flush, Hello, Snapshot, UpstreamFailed
+from bgproxy.switchboard.messages import (
+    Ack,
+    AskRecent,
+    DrainPool,
+    Flush,
+    Hello,
+    Mirrored,
+    Recent,
+    Snapshot,
+    UpstreamFailed,
+)
 
 NOTE = DrainPool("shop", 0, 1.0)
 POOLS = (("shop", 1),)
@@ -256,3 +267,65 @@ async def test_closing_ends_links_and_waits(office):
     async with asyncio.timeout(1):
         await waiting
     await eventually_async(lambda: worker.gone)
+
+
+def mirrored(service: str, number: int) -> Mirrored:
+    return Mirrored(service, number, b"GET", b"/", b"", b"", 200, b"", b"", True, 0.1)
+
+
+async def test_mirrored_requests_go_to_who_wants_them(office):
+    """With the link that they came over; those of another deployment or service, and later ones, are dropped."""
+    worker = await office.serving(0)
+    taken = []
+    office.links.take_mirrored("shop", 7, lambda link, message: taken.append((link.worker, message)))
+    for service, number in (("shop", 6), ("other", 7), ("shop", 7)):
+        worker.say(mirrored(service, number))
+    await eventually_async(lambda: taken)
+    assert taken == [(0, mirrored("shop", 7))]
+    office.links.leave_mirrored("shop", 7)
+    office.links.leave_mirrored("shop", 7)
+    worker.say(mirrored("shop", 7))
+    await office.links.acknowledged()
+    assert len(taken) == 1
+
+
+async def test_a_worker_that_is_behind_is_not_up_to_date(office):
+    """Nor is one that has not said Hello: what is sent to it now may not be understood."""
+    first = await office.serving(0)
+    await office.worker(1, hello=False)
+    assert [link.worker for link in office.links.up_to_date()] == [0]
+    first.acks = False
+    for _ in range(WINDOW + 1):
+        office.links.publish(office.delta())
+    assert office.links.up_to_date() == []
+
+
+async def answer(worker: FakeWorker, *targets: tuple[str, int]) -> None:
+    await eventually_async(lambda: worker.of(AskRecent))
+    asked = worker.of(AskRecent)[-1]
+    worker.say(Recent(asked.number, asked.service, targets))
+
+
+async def test_what_was_asked_for_of_late_is_summed_over_workers(office):
+    """The most first, and no more than was asked for."""
+    first, second = await office.serving(0), await office.serving(1)
+    asking = asyncio.create_task(office.links.recent("shop", 2))
+    await answer(first, ("/a", 3), ("/b", 2))
+    assert first.of(AskRecent)[0].limit == 2
+    await answer(second, ("/b", 2), ("/c", 1))
+    assert await asking == [("/b", 4), ("/a", 3)]
+
+
+async def test_who_does_not_answer_is_left_out(office, monkeypatch):
+    """A stopped worker after a while, one that dies at once; a late answer is none to the next question."""
+    monkeypatch.setattr(module, "RECENT_WITHIN", 0.1)
+    first, second = await office.serving(0), await office.serving(1)
+    second.stop()
+    asking = asyncio.create_task(office.links.recent("shop", 5))
+    await answer(first, ("/a", 3))
+    assert await asking == [("/a", 3)]
+    second.go()
+    await answer(second, ("/late", 9))
+    second.die()
+    await eventually_async(lambda: office.links.state(1) == "lost")
+    assert await office.links.recent("shop", 5) == []

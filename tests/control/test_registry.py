@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bgproxy.config.schema import Deployment, Pools, Warm
 from bgproxy.config.schema import Pool as PoolSettings
-from bgproxy.config.schema import Pools
 from bgproxy.config.schema import Service as Settings
 from bgproxy.control.places import Place
 from bgproxy.control.registry import Placed, Pool, Registry, Service, Upstream
@@ -238,3 +238,21 @@ def test_another_way_to_speak_to_upstreams_is_noticed():
     assert service.equip((tls, TlsSpec())) == []
     blue, green = service.spec().pools
     assert (blue.tls, green.send_proxy) == (tls, "v1")
+
+
+@pytest.mark.parametrize(
+    ("warm", "tcp", "noted"),
+    [(None, False, False), (Warm(), False, True), (Warm(paths=("/",)), False, False), (Warm(), True, False)],
+)
+def test_what_is_asked_for_is_noted_only_for_a_warm_up_that_replays_it(
+    warm: Warm | None, *, tcp: bool, noted: bool
+) -> None:
+    """It costs every request a little; and a service of streams has no requests."""
+    service = Service(
+        "shop",
+        0,
+        Settings(pools=Pools(blue=PoolSettings(), green=PoolSettings()), deployment=Deployment(warm=warm)),
+        tcp=tcp,
+    )
+    assert service.spec().note_recent is noted
+    assert service.spec().mirror is None

@@ -23,11 +23,14 @@ def test_each_service_has_its_own_tallies():
     tallies.drained("shop", 3.0)
     tallies.deployed("shop", "succeeded")
     tallies.deployed("api", "failed")
+    tallies.mismatched("shop", "green")
+    tallies.mismatched("api", "green")
     assert tallies.changes == {("shop", "switched"): 1, ("shop", "refused"): 1, ("api", "rolled_back"): 1}
     assert sum(tallies.switch_seconds["shop"].counts) == 1
     assert tallies.drain_seconds["shop"].total == 3.0
     tallies.forget("shop")
     assert tallies.changes == {("api", "rolled_back"): 1}
     assert tallies.deployments == {("api", "failed"): 1}
+    assert tallies.mismatches == {("api", "green"): 1}
     assert "shop" not in tallies.switch_seconds
     assert "shop" not in tallies.drain_seconds

@@ -11,7 +11,7 @@ import pytest
 from support.dataplane import KEY, OK, DataPlane, get, until
 
 from bgproxy.config import schema
-from bgproxy.model.snapshot import ProxySpec
+from bgproxy.model.snapshot import MirrorSpec, ProxySpec
 from bgproxy.proxy import link
 from bgproxy.proxy.dial import warm
 from bgproxy.proxy.link import Link
@@ -157,3 +157,20 @@ async def test_failures_are_told_together(plane: DataPlane, controller: Controll
     plane.link.flush()
     told = await controller.hear(messages.UpstreamFailed)
     assert (told.count, told.reason, told.upstream) == (4, "reason 3", upstream.id)
+
+
+async def test_credits_and_recent_targets(plane: DataPlane, controller: Controller) -> None:
+    """A credit is for the service and the deployment that it names; what was seen is told, of an unknown service nothing."""
+    mirror = MirrorSpec(number=7, pool=0, share=100.0, methods=("GET",), body_bytes=100)
+    plane.context.tell = plane.link.say
+    spec = await plane.serve(await plane.upstream(OK))
+    plane.change(spec, mirror=mirror, note_recent=True)
+    for service, number in (("shop", 6), ("other", 7), ("shop", 7)):
+        controller.say(messages.MirrorCredit(service, number, 1))
+    controller.say(messages.AskRecent(3, "other", 5))
+    assert await controller.hear(messages.Recent) == messages.Recent(3, "other", ())
+    assert (await plane.ask(get("/cart"))).body == b"ok"
+    mirrored = await controller.hear(messages.Mirrored)
+    assert (mirrored.service, mirrored.number, mirrored.target, mirrored.answer) == ("shop", 7, b"/cart", b"ok")
+    controller.say(messages.AskRecent(4, "shop", 5))
+    assert await controller.hear(messages.Recent) == messages.Recent(4, "shop", (("/cart", 1),))

@@ -60,6 +60,9 @@ class FakeLinks:
         self.opened += then_warm
         return object()
 
+    async def recent(self, service: str, limit: int) -> list[tuple[str, int]]:
+        return []
+
     async def warmed(self, warm: object, within: float) -> bool:
         return True
 

@@ -99,6 +99,8 @@ class FakeCounters:
             bytes_in=0,
             bytes_out=0,
             retries=0,
+            mirrored=0,
+            mirror_dropped=0,
             cut=[0, 0, 0],
         )
         return self.pools.setdefault((service, pool), empty)

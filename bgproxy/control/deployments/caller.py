@@ -144,15 +144,19 @@ class Caller:
         *,
         headers: Iterable[tuple[str, str]] = (),
         body: bytes = b"",
+        head_only: bool = False,
         timeout: float,  # noqa: ASYNC109 - what its end is belongs into the answer
     ) -> Answer:
-        """Ask one upstream, and have all of its answer within `timeout` seconds; nothing is raised but `CancelledError`."""
+        """Ask one upstream, and have all of its answer within `timeout` seconds; nothing is raised but `CancelledError`.
+
+        With `head_only` its body is not waited for: it ends with its head, and the connection with it.
+        """
         way = way_to(self._service, self._pool, upstream)
         began = time.monotonic()
         try:
             request = request_bytes(method, target, way.host, headers, body)
             async with asyncio.timeout(timeout):
-                reply = await self._exchange(way, method, request)
+                reply = await self._exchange(way, method, request, head_only=head_only)
         except ValueError as error:
             return Answer(seconds=0.0, reason=str(error), kind="other")
         except TimeoutError:
@@ -168,14 +172,14 @@ class Caller:
             cut=reply.cut,
         )
 
-    async def _exchange(self, way: Way, method: str, request: bytes) -> Reply:
+    async def _exchange(self, way: Way, method: str, request: bytes, *, head_only: bool) -> Reply:
         kept = self._idle.get(way)
         while kept and method in _SAFE:
             wire = kept.pop()
             if not wire.reusable:
                 continue
             try:
-                return await self._over(wire, way, method, request)
+                return await self._over(wire, way, method, request, head_only=head_only)
             except Unanswered as error:
                 if error.fresh:
                     raise
@@ -185,19 +189,20 @@ class Caller:
             await wire.open()
         finally:
             self._busy.discard(wire)
-        return await self._over(wire, way, method, request)
+        return await self._over(wire, way, method, request, head_only=head_only)
 
-    async def _over(self, wire: Wire, way: Way, method: str, request: bytes) -> Reply:
+    async def _over(self, wire: Wire, way: Way, method: str, request: bytes, *, head_only: bool) -> Reply:
         self._busy.add(wire)
+        bodyless = method == "HEAD"
         try:
-            reply = await wire.ask(request, head_only=method == "HEAD", keep=self._keep, whole=False)
+            reply = await wire.ask(request, head_only=bodyless or head_only, keep=self._keep, whole=False)
         except BaseException:
             wire.close()
             raise
         finally:
             self._busy.discard(wire)
         kept = self._idle.setdefault(way, deque())
-        if wire.reusable and len(kept) < MAX_IDLE:
+        if wire.reusable and len(kept) < MAX_IDLE and (bodyless or not head_only):
             kept.append(wire)
         else:
             wire.close()

@@ -84,6 +84,7 @@ class Hands:
     links: Links
     publisher: Publisher
     environment: Callable[[], dict[str, str]] = lambda: dict(os.environ)  # of commands; without our secrets
+    mismatched: Callable[[str, str], None] = lambda _service, _pool: None  # told of an answer that differs
     watcher: Watcher | None = None  # None: nobody knows how the live pool did before
 
 

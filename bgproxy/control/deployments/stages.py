@@ -8,6 +8,7 @@ from typing import Final
 
 from bgproxy.control.deployments.approval import await_approval
 from bgproxy.control.deployments.bake import bake
+from bgproxy.control.deployments.compare import compare
 from bgproxy.control.deployments.drain import drain
 from bgproxy.control.deployments.flip import duration, flip
 from bgproxy.control.deployments.provision import provision
@@ -30,12 +31,6 @@ class Entry:
     stage: Stage
     configured: Callable[[Run], bool]
     limit: Callable[[Run], float]
-
-
-async def _compare(run: Run) -> None:
-    from bgproxy.control.deployments.compare import compare  # noqa: PLC0415
-
-    await compare(run)
 
 
 def _always(_: Run) -> bool:
@@ -68,7 +63,7 @@ ENTRIES: Final[Mapping[State, Entry]] = {
         lambda run: run.settings.verify is not None,
         lambda run: run.settings.verify.timeout if run.settings.verify is not None else MARGIN,
     ),
-    State.COMPARING: Entry(_compare, lambda run: run.settings.compare is not None, _compare_limit),
+    State.COMPARING: Entry(compare, lambda run: run.settings.compare is not None, _compare_limit),
     State.WARMING: Entry(
         warm,
         lambda run: run.settings.warm is not None,

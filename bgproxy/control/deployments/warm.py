@@ -70,10 +70,7 @@ class Settling:
 
 async def recent(run: Run, limit: int) -> list[tuple[str, int]]:
     """The targets of GETs that the live pool has seen of late, and how often, the most first; empty if nothing is known."""
-    ask = getattr(run.hands.links, "recent", None)
-    if ask is None:
-        return []
-    found: list[tuple[str, int]] = await ask(run.service.name, limit)
+    found = await run.hands.links.recent(run.service.name, limit)
     return sorted(found, key=lambda pair: -pair[1])[:limit]
 
 
