@@ -24,6 +24,7 @@ from bgproxy.config.schema import Deployment as Settings
 from bgproxy.config.units import format_duration
 from bgproxy.control.actor import ITSELF, Actor
 from bgproxy.control.deployments import stages
+from bgproxy.control.deployments.first_checks import first_checks
 from bgproxy.control.deployments.keeping import kept
 from bgproxy.control.deployments.stage import Clock, Halted, Hands, NotApproved, Run, WallClock
 from bgproxy.control.deployments.telling import because, described, draft_of, said, success, went
@@ -287,6 +288,7 @@ class Deployments:
     async def _drive(self, run: Run, *, resumed: bool) -> None:
         try:
             if resumed:
+                await first_checks(run)
                 await self._go_on(run)
             await self._stages_of(run)
             await self._step(run, _E.SUCCEED, ITSELF, success(run))
@@ -428,6 +430,11 @@ class Deployments:
 
         def put(_: State) -> None:
             run.record = after
+            # At once: whoever sees that it has ended may begin the next one.
+            if after.running:
+                self._mark(run)
+            else:
+                self._unmark(run)
 
         change = self._ledger.change(lambda now: (kept(now, after), [draft_of(after, actor, why)]), put)
         try:
@@ -436,12 +443,9 @@ class Deployments:
             if after.running and event is not _E.ROLL_BACK:
                 raise
             log.error("deployment %d: %s", after.id, error)  # noqa: TRY400 - the text says it all
-            run.record = after
+            put(self._ledger.state)
         fields = {"service": after.service, "state": state.value, "by": actor.name, **({"why": why} if why else {})}
         log.info("deployment %d", after.id, extra={"fields": fields})
-        self._mark(run)
-        if not after.running:
-            self._unmark(run)
         self._heard(run, before)
 
     async def _save(self, run: Run) -> None:
