@@ -81,7 +81,7 @@ class Editor:
             return
         draft = Draft(
             type="pool_changed",
-            message=f"{service.name}: {pool.name} is now version {label or '(none)'} with {len(urls)} upstreams.",
+            message=f"{service.name}: {pool.name} is now version {label or '(none)'} with {len(urls)} upstream{'' if len(urls) == 1 else 's'}.",
             service=service.name,
             pool=pool.name,
             actor=actor,

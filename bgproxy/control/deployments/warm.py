@@ -105,7 +105,9 @@ async def _replay(run: Run, settings: Warm) -> None:
     if settings.paths == "recent":
         targets = [target for target, _ in await recent(run, RECENT)]
         what = (
-            f"the {len(targets)} paths seen most" if targets else f"{run.service.health().path}: none was seen of late"
+            (f"the {len(targets)} paths seen most" if len(targets) > 1 else f"{targets[0]}, the one path seen")
+            if targets
+            else f"{run.service.health().path}: none was seen of late"
         )
         targets = targets or [run.service.health().path]
     else:
