@@ -44,5 +44,14 @@ class Api:
             raise OSError(f"{method} {path}: {answer.status}: {said[:500]!r}")
         return json.loads(said) if said.strip() else None
 
+    def text(self, path: str) -> str:
+        """The text that a GET is answered with; `OSError` for one that is not 2xx."""
+        self._connection.request("GET", path)
+        answer = self._connection.getresponse()
+        said = answer.read().decode()
+        if not 200 <= answer.status < 300:
+            raise OSError(f"GET {path}: {answer.status}: {said[:500]!r}")
+        return said
+
     def close(self) -> None:
         self._connection.close()

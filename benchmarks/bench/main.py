@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from bench import backend, machine, proxies, report
-from bench.groups import cost, memory, scale, switch
+from bench.groups import cost, memory, mirror, scale, switch
 from bench.places import BENCHMARKS, REPOSITORY, raise_descriptors
 from bench.program import ProgramError
 from bench.setting import Setting, Tools
 
-GROUPS = {"cost": cost.measure, "switch": switch.measure, "scale": scale.measure, "memory": memory.measure}
+GROUPS = {
+    "cost": cost.measure,
+    "switch": switch.measure,
+    "scale": scale.measure,
+    "memory": memory.measure,
+    "mirror": mirror.measure,
+}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -57,7 +57,7 @@ def lines(result: Result, plots: Sequence[str]) -> Iterator[str]:
     yield from (f"- the group {name} failed: {why}" for name, why in result.get("failed", {}).items())
     yield ""
     yield from _targets(result)
-    for part, write_part in (("cost", _cost), ("switch", _switch), ("scale", _scale), ("memory", _memory)):
+    for part, write_part in PARTS.items():
         if groups.get(part):
             shown = [plot for plot in plots if plot.startswith(part)]
             yield from (f"![{plot}]({plot})\n" for plot in shown)
@@ -220,3 +220,28 @@ def _memory(group: Result) -> Iterator[str]:
     ]
     head = ("proxy", "at rest, MiB (PSS of the tree)", "an idle connection, KiB", "an idle WebSocket, KiB")
     yield from table(head, rows)
+
+
+def _mirror(group: Result) -> Iterator[str]:
+    yield "## Mirror"
+    yield ""
+    yield f"`{group['command']}`: all live requests mirrored to a pool that never answers, against none, in turns."
+    yield ""
+    rows = [
+        (
+            name,
+            _number(each["rate"], 0),
+            _spread(each["off"]["p99"]),
+            _spread(each["on"]["p99"]),
+            _spread(each["p99_ratio"]),
+            f"{each['mirrored']:,} of {each['mirrored'] + each['dropped']:,}",
+            str(each["errors"]),
+            _spread({key: value / (1 << 20) for key, value in each["on"]["pss_bytes"].items()}, 1),
+        )
+        for name, each in group["proxies"].items()
+    ]
+    head = ("proxy", "requests/s", "p99 off, ms", "p99 on, ms", "ratio", "mirrored", "errors", "workers, PSS MiB")
+    yield from table(head, rows)
+
+
+PARTS = {"cost": _cost, "switch": _switch, "scale": _scale, "memory": _memory, "mirror": _mirror}

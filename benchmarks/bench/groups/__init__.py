@@ -1,1 +1,1 @@
-"""The groups of figures: cost, switch, scale, memory."""
+"""The groups of figures: cost, switch, scale, memory, mirror."""

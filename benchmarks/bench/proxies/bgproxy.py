@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Sequence
+from typing import Any
 
 from bench import certificate
 from bench.client import Api
 from bench.places import REPOSITORY
 from bench.process import cpu_seconds, pss_bytes
+from bench.program import poll
 from bench.proxies.base import Proxy
 from bench.setting import Setting, Tools
 
@@ -25,7 +28,7 @@ def python_of(tools: Tools, build: str) -> str:
 
 
 class Bgproxy(Proxy):
-    """`blue_urls` and `green_urls` are for more than one upstream a pool, `services` for more than one service."""
+    """`blue_urls`, `green_urls`: more than one upstream a pool; `services`: more than one; `deployment`: settings of the first."""
 
     name = "bgproxy"
     tls = True
@@ -39,9 +42,11 @@ class Bgproxy(Proxy):
         blue_urls: Sequence[str] = (),
         green_urls: Sequence[str] = (),
         services: int = 1,
+        deployment: dict[str, Any] | None = None,
         **more,
     ):
         self.build = build
+        self.deployment = deployment
         self.services = services
         self.blue_urls = blue_urls
         self.green_urls = green_urls
@@ -85,6 +90,8 @@ class Bgproxy(Proxy):
             f"  more{number}: {{ match: {{ hosts: [more{number}.example.com] }}, pools: {pools} }}\n"
             for number in range(1, self.services)
         )
+        if self.deployment is not None:
+            more = f"    deployment: {json.dumps(self.deployment)}\n{more}"
         listen = f"127.0.0.1:{self.port}"
         if self.secure:
             pair = certificate.pair(self.setting.folder)
@@ -113,6 +120,27 @@ class Bgproxy(Proxy):
 
     def switch(self, pool: str) -> None:
         self.api.call("POST", "/v1/services/shop/switch", {"to": pool})
+
+    def deploy(self) -> int:
+        """Begin a deployment; its number."""
+        return self.api.call("POST", "/v1/services/shop/deployments", {})["id"]
+
+    def until(self, deployment: int, state: str) -> None:
+        """Wait until it is in that state."""
+        path = f"/v1/deployments/{deployment}"
+        poll(lambda: self.api.call("GET", path)["state"] == state, 10, f"deployment {deployment} is {state}")
+
+    def abort(self, deployment: int) -> None:
+        """End one, and wait until it has."""
+        self.api.call("POST", f"/v1/deployments/{deployment}/abort", {})
+        self.until(deployment, "aborted")
+
+    def mirrored(self) -> tuple[int, int]:
+        """Requests of the live pool that were repeated to the idle one, and sampled ones that were not."""
+        text = self.api.text("/metrics")
+        names = ("bgproxy_mirrored_requests_total", "bgproxy_mirror_dropped_total")
+        values = [re.search(rf'^{name}{{pool="blue",service="shop"}} (\S+)$', text, re.MULTILINE) for name in names]
+        return tuple(int(float(value[1])) if value else 0 for value in values)
 
     def stopped(self) -> None:
         if self._api is not None:
