@@ -34,8 +34,8 @@ HELD = "echo run >> runs.$BGPROXY_SERVICE; until [ -e go.$BGPROXY_SERVICE ]; do 
 #: A bake that comes to no end before somebody approves it.
 BAKE = {"for": "200ms", "min_requests": 1_000_000, "errors": {"max": "1%"}}
 
-#: Seconds that the stand-by lasts: longer than it takes to bring everybody to their place.
-STANDBY = 6
+#: Seconds that the stand-by and the comparison last: longer than it takes to bring everybody to their place.
+LASTS = 6
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,13 @@ PLACES = (
         f"queued verifying | {_REST}",
         runs=2,
     ),
+    Place(
+        "compare",
+        "comparing",
+        {"compare": {"mirror": "100%", "for": f"{LASTS}s", "min_requests": 10}},
+        "succeeded",
+        f"queued comparing | {_REST}",
+    ),
     Place("warm", "warming", {"warm": {"paths": ["/held/warm"]}}, "succeeded", f"queued warming | {_REST}"),
     Place("approval", "awaiting_approval", {"approve": "manual"}, "succeeded", f"queued awaiting_approval | {_REST}"),
     Place(
@@ -128,7 +135,7 @@ PLACES = (
     Place(
         "standby",
         "retiring",
-        {"retire": {"after": f"{STANDBY}s", "run": HELD}},
+        {"retire": {"after": f"{LASTS}s", "run": HELD}},
         "succeeded",
         "queued switching draining retiring | succeeded",
         runs=1,
@@ -182,6 +189,7 @@ class Scene:
             eventually(lambda name=name, share=share: self.proxy.service(name)["share"] == share)
         for name in ("approval", "bake", "back"):
             deploys.waits(name)
+        eventually(lambda: self.green.counts["/compare"], what="mirrored requests")
         for name in ("command", "verify", "retire"):
             eventually((self.proxy.directory / f"runs.{name}").exists)
         eventually(lambda: self.green.counts["/held/warm"])
@@ -235,6 +243,11 @@ def _held(backend: Backend, request: Request) -> None:
     request.answer(backend.pool, "200 OK", f"X-Pool: {backend.pool}")
 
 
+def _same(backend: Backend, request: Request) -> None:
+    """The same body, whoever answers."""
+    request.answer("same", "200 OK", f"X-Pool: {backend.pool}")
+
+
 def _worse(after: threading.Event) -> Callable[[Backend, Request], None]:
     """Fails in green once `after` is set."""
 
@@ -257,6 +270,7 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             for name in ("warm", "drain"):
                 backend.on(f"/held/{name}", _held)
             backend.on("/worse", _worse(killed))
+            backend.on("/compare", _same)
         pools = {"blue": {"upstreams": [blue.url]}, "green": {"upstreams": [green.url]}}
         proxy = Proxy(
             directory,
@@ -275,8 +289,7 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             proxy.wait_healthy(service=place.name)
         users = Users(lambda: proxy.address, [place.host for place in PLACES], each=2, every=0.25)
         for user in users.users:
-            if user.host == "worse.test":
-                user.path = "/worse"
+            user.path = "/" + user.host.removesuffix(".test")
         made = Scene(proxy, blue, green, users)
         try:
             with users:
