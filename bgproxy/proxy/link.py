@@ -49,6 +49,9 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say who we are."""
         self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's does not inherit from it
+        for service in self._context.tapped:
+            if service.tap is not None:
+                service.tap.relinked()
         self.say(messages.Hello(self._context.index, os.getpid()))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason changes nothing

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from bgproxy.http1.chunked import ChunkedBody
 from bgproxy.http1.errors import ProtocolError
-from bgproxy.model.snapshot import MirrorSpec, ServiceSpec
+from bgproxy.model.snapshot import MirrorSpec
 from bgproxy.proxy.recent import Recent
 from bgproxy.switchboard.messages import Mirrored
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bgproxy.http1.response import ResponseHead
     from bgproxy.proxy.choice import Memory
     from bgproxy.proxy.exchange import Exchange
+    from bgproxy.proxy.runtime import Pool, Service
 
 #: Seconds that a live answer may take; until then it holds a credit.
 PATIENCE: Final = 30.0
@@ -64,7 +65,7 @@ class Tap:
         return self.recent.most(limit) if self.recent is not None else ()
 
     def sweep(self, now: float) -> None:
-        """Give up what takes too long."""
+        """Give up what takes too long, and store the counts."""
         if self.mirror is not None:
             self.mirror.sweep(now)
 
@@ -73,6 +74,12 @@ class Tap:
         if self.recent is not None:
             self.recent.halve()
 
+    def relinked(self) -> None:
+        """Another controller has come: it knows nothing of the credits that the former one gave."""
+        if self.mirror is not None:
+            self.mirror.close()
+            self.mirror.credits = 0
+
     def close(self) -> None:
         """The service is gone."""
         if self.mirror is not None:
@@ -80,8 +87,9 @@ class Tap:
             self.mirror = None
 
 
-def tapped(tap: Tap | None, spec: ServiceSpec) -> Tap | None:
-    """The tap that a service is to have now; what goes on of the former one is kept."""
+def tapped(tap: Tap | None, service: Service) -> Tap | None:
+    """The tap that a service is to have now, by its spec; what goes on of the former one is kept."""
+    spec = service.spec
     mirror = spec.mirror
     if tap is not None and tap.mirror is not None and tap.mirror.spec != mirror:
         tap.close()
@@ -90,7 +98,7 @@ def tapped(tap: Tap | None, spec: ServiceSpec) -> Tap | None:
     if tap is None:
         tap = Tap(spec.name)
     if mirror is not None and tap.mirror is None:
-        tap.mirror = Mirror(spec.name, mirror)
+        tap.mirror = Mirror(spec.name, mirror, service.pools[mirror.pool])
     if not spec.note_recent:
         tap.recent = None
     elif tap.recent is None:
@@ -101,26 +109,27 @@ def tapped(tap: Tap | None, spec: ServiceSpec) -> Tap | None:
 class Mirror:
     """The sampling for one deployment."""
 
-    def __init__(self, service: str, spec: MirrorSpec) -> None:
+    def __init__(self, service: str, spec: MirrorSpec, pool: Pool) -> None:
         self.service = service
         self.spec = spec
-        self.pool: int = spec.pool
+        self.pool = pool
         self.share: float = spec.share
         self.methods = frozenset([method.encode() for method in spec.methods])
         self.body_bytes: int = spec.body_bytes
         self.credits = 0
+        self.copied = 0  # since the last sweep
+        self.dropped = 0
         self.captures: set[Capture] = set()
 
     def see(self, exchange: Exchange) -> None:
         """Copy it, if its turn has come and somebody has time for it."""
         fields = exchange.fields
-        pool = exchange.pool
-        if pool.index != self.pool or exchange.method not in self.methods or fields.upgrade:
+        if exchange.pool is not self.pool or exchange.method not in self.methods or fields.upgrade:
             return
         if self.share < 100.0 and random.random() * 100.0 >= self.share:  # noqa: S311 - a sample, no secret
             return
         if self.credits <= 0 or fields.length > self.body_bytes:
-            pool.count_mirrored(copied=False)
+            self.dropped += 1
             return
         if _MARK in exchange.head.lower():
             return
@@ -131,14 +140,23 @@ class Mirror:
         exchange.plain = False
 
     def sweep(self, now: float) -> None:
-        """Give up those that have waited for their answer for too long: they hold credits."""
+        """Give up those that have waited for their answer for too long: they hold credits. Store the counts."""
         for capture in [capture for capture in self.captures if capture.since + PATIENCE <= now]:
             capture.give_up()
+        self.flush()
+
+    def flush(self) -> None:
+        """Store the counts in the cells."""
+        if self.copied or self.dropped:
+            self.pool.count_mirrored(self.copied, self.dropped)
+            self.copied = 0
+            self.dropped = 0
 
     def close(self) -> None:
         """The comparison is over: no copy is needed any more."""
         for capture in list(self.captures):
             capture.end()
+        self.flush()
 
 
 class Capture:
@@ -214,7 +232,7 @@ class Capture:
         except ProtocolError:  # it cannot be: they were judged as they came
             self.give_up()
             return
-        exchange.pool.count_mirrored(copied=True)
+        mirror.copied += 1
         message = Mirrored(
             service=mirror.service,
             number=mirror.spec.number,
@@ -236,7 +254,7 @@ class Capture:
         exchange = self.exchange
         if exchange is None:
             return
-        exchange.pool.count_mirrored(copied=False)
+        self.mirror.dropped += 1
         self.mirror.credits += 1
         self.end()
 

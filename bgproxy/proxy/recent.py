@@ -8,7 +8,7 @@ from typing import Final
 MOST: Final = 512
 LONGEST: Final = 1024
 
-#: One GET in so many is noted, on average. The gaps vary, so that a page's pictures, always the same number of them, do not hide the page.
+#: One request in so many is looked at, on average. The gaps vary, so that a page's pictures, always the same number of them, do not hide the page.
 ONE_IN: Final = 8
 
 
@@ -17,20 +17,18 @@ class Recent:
 
     def __init__(self) -> None:
         self.counts: dict[bytes, int] = {}
-        self._left = 1  # GETs until the next one that is noted
+        self._left = 1  # requests until the next one that is looked at
         self._turn = 1
 
     def see(self, method: bytes, target: bytes) -> None:
         """A live request has come."""
-        if method != b"GET":
-            return
         self._left -= 1
         if self._left > 0:
             return
         # Gaps of 1 to 15, 8 on average: a linear congruential generator (Numerical Recipes, 2nd edition, chapter 7.1).
         self._turn = (self._turn * 1664525 + 1013904223) & 0xFFFFFFFF
         self._left = 1 + (self._turn >> 16) % (2 * ONE_IN - 1)
-        if len(target) > LONGEST:
+        if method != b"GET" or len(target) > LONGEST:
             return
         counts = self.counts
         count = counts.get(target, 0)

@@ -203,11 +203,12 @@ class Pool:
         self.codes[layout.code_cell(status)] += 1
         self.dirty = True
 
-    def count_mirrored(self, *, copied: bool) -> None:
-        """Count a sampled request, in its cell at once: it was given to the controller, or it was not."""
+    def count_mirrored(self, copied: int, dropped: int) -> None:
+        """Count sampled requests, in their cells: those that were given to the controller, and those that were not."""
         cells = self.cells
         if cells is not None:
-            cells[self.base + (layout.MIRRORED if copied else layout.MIRROR_DROPPED)] += 1
+            cells[self.base + layout.MIRRORED] += copied
+            cells[self.base + layout.MIRROR_DROPPED] += dropped
 
     def flush(self, cells: memoryview) -> None:
         """Store every count in the worker's cells."""
@@ -280,5 +281,5 @@ class Service:
         self.simple = self.sessions is None and not self.source_sessions and self.balance != SOURCE_HASH
         self.canary_by_address = spec.canary_by == "source"
         self.memory = None
-        self.tap = tapped(self.tap, spec)
+        self.tap = tapped(self.tap, self)
         return self.pools[0].update(spec.pools[0], cells) + self.pools[1].update(spec.pools[1], cells)

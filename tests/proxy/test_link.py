@@ -174,3 +174,16 @@ async def test_credits_and_recent_targets(plane: DataPlane, controller: Controll
     assert (mirrored.service, mirrored.number, mirrored.target, mirrored.answer) == ("shop", 7, b"/cart", b"ok")
     controller.say(messages.AskRecent(4, "shop", 5))
     assert await controller.hear(messages.Recent) == messages.Recent(4, "shop", (("/cart", 1),))
+
+
+async def test_credits_end_with_the_controller_that_gave_them(plane: DataPlane, controller: Controller) -> None:
+    """The next one gives its own, even if it goes on with the same deployment."""
+    mirror = MirrorSpec(number=7, pool=0, share=100.0, methods=("GET",), body_bytes=100)
+    plane.change(await plane.serve(await plane.upstream(OK)), mirror=mirror)
+    tap = plane.context.services["shop"].tap
+    controller.say(messages.MirrorCredit("shop", 7, 5))
+    await until(lambda: tap.mirror.credits == 5)
+    ours, theirs = socket.socketpair()
+    await Link.open(plane.context, asyncio.Event(), theirs)
+    assert tap.mirror.credits == 0
+    ours.close()

@@ -46,6 +46,8 @@ class Tapped:
 
     def counts(self) -> tuple[int, int]:
         """Copied, and not."""
+        if self.tap is not None:
+            self.tap.sweep(self.plane.context.now)
         cells = self.plane.context.cells
         base = layout.pool_base(0, 0)
         return cells[base + layout.MIRRORED], cells[base + layout.MIRROR_DROPPED]
