@@ -540,6 +540,7 @@ def test_1_0_knows_no_upgrade():
 
 @pytest.mark.parametrize("value", [b"websocket", b"WebSocket", b"foo/1.1, websocket", b"a/b,\tc"])
 def test_protocols_may_be_upgraded_to(value):
+    """Row 50: nominated by Connection, they go on as they came, lists and versions too."""
     assert parse(b"Connection: upgrade", b"Upgrade: " + value).upgrade == value
 
 
