@@ -47,6 +47,11 @@ CALLS = [
     ("POST", "/v1/switch", {"services": {"shop": "green"}}, "operator"),
     ("PUT", "/v1/services/shop/pools/green", {"version": "3"}, "operator"),
     ("PUT", "/v1/services/shop/pools/green/upstreams/127.0.0.1:9002/state", {"state": "drain"}, "operator"),
+    ("GET", "/v1/services/shop/deployments", None, "viewer"),
+    ("GET", "/v1/deployments/1", None, "viewer"),
+    ("POST", "/v1/services/shop/deployments", {"version": "3"}, "operator"),
+    ("POST", "/v1/deployments/1/approve", {}, "operator"),
+    ("POST", "/v1/deployments/1/abort", {}, "operator"),
     ("POST", "/v1/reload", {}, "admin"),
 ]
 
@@ -64,9 +69,20 @@ async def test_a_call_takes_its_role_or_a_higher_one(api, controller, call):
             assert answer.status == 403
             assert (await answer.json(content_type=None))["type"] == "urn:bgproxy:problem:forbidden"
     assert controller.calls == []
+    assert controller.deployments.calls == []
     for role in roles[roles.index(needed) :]:
+        controller.deployments.known.clear()
+        if path.startswith("/v1/deployments/1"):
+            controller.deployments.add("shop", waits=True)
         async with api.request(method, path, json=body, headers=bearer(role)) as answer:
             assert answer.status == 200
+
+
+async def test_every_call_of_deployments_is_among_them():
+    """None is added without its role being tried."""
+    tried = {(method, path.replace("shop", "{service}").replace("/1", "/{deployment}")) for method, path, _, _ in CALLS}
+    there = {(each.operation.method, each.operation.path) for each in ENDPOINTS if "deployment" in each.operation.path}
+    assert there <= tried
 
 
 async def test_only_health_and_the_description_are_public():
