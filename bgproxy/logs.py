@@ -63,7 +63,7 @@ class NeverBlockingHandler(logging.Handler):
         super().__init__()
         self.dropped = 0
         self._descriptor = descriptor
-        self._own = _own_pipe(descriptor)
+        self._own = own_pipe(descriptor)
         if self._own is not None:
             self._descriptor = self._own
         self._given = descriptor
@@ -134,7 +134,7 @@ def setup(level: int = logging.INFO, descriptor: int = STDERR) -> NeverBlockingH
     return handler
 
 
-def _own_pipe(descriptor: int) -> int | None:
+def own_pipe(descriptor: int) -> int | None:
     """A pipe opened once more, so that writing to it never blocks; None where that cannot be, or is no pipe.
 
     Of what others write to as well, a poll says only how it was a moment ago: another process may have filled it. To say of

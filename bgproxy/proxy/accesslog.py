@@ -1,8 +1,8 @@
 """The access log: one line of JSON a request, to standard output or a file, without ever holding up the loop.
 
 Lines gather in memory and are written by the sweep. Before each piece the descriptor is asked whether it can take it;
-a pipe that says so takes at least PIPE_BUF bytes without blocking (pipe(7)). What a stuck reader does not take is
-dropped, beyond a bound, and counted.
+a pipe that says so takes at least PIPE_BUF bytes without blocking (pipe(7)), unless another process fills it in between:
+so pipes are opened for ourselves, and never block. What a stuck reader does not take is dropped, beyond a bound, and counted.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ from __future__ import annotations
 import json
 import os
 import select
+import stat
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from bgproxy.http1.request import printable
+from bgproxy.logs import own_pipe
 
 if TYPE_CHECKING:
     from bgproxy.proxy.client import ClientConnection
     from bgproxy.proxy.exchange import Exchange
     from bgproxy.proxy.tcp import Stream
+
+STDOUT: Final = 1
 
 _PIECE: Final = 4096  # PIPE_BUF on Linux
 _SHORT_TARGET: Final = 1500  # what is kept of a target where its line would not fit a piece
@@ -36,10 +41,7 @@ class AccessLog:
         self._lines: list[bytes] = []
         self._waiting = 0
         self._left = b""
-        if where == "stdout":
-            self._fd = os.dup(1)
-        else:
-            self._fd = os.open(where, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._fd = _opened(where)
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
 
@@ -121,6 +123,8 @@ class AccessLog:
             end = self._left.rfind(b"\n", 0, _PIECE) + 1 or _PIECE
             try:
                 written = os.write(self._fd, self._left[:end])
+            except BlockingIOError:  # another process has just filled it
+                return
             except OSError:
                 self.dropped += self._left.count(b"\n")
                 written = len(self._left)
@@ -134,7 +138,7 @@ class AccessLog:
     def reopen(self) -> None:
         """Open the file anew, after it was rotated."""
         if self.where != "stdout":
-            fd = os.open(self.where, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            fd = _opened(self.where)
             self._poll.unregister(self._fd)
             os.close(self._fd)
             self._fd = fd
@@ -144,3 +148,19 @@ class AccessLog:
         """Write what can be written, and close."""
         self.flush()
         os.close(self._fd)
+
+
+def _opened(where: str) -> int:
+    """A descriptor of our own for it; never waits, neither here for a FIFO's reader nor later for room in a pipe.
+
+    A FIFO is opened for reading too: so it can be opened before its reader is there, and outlives one that goes (fifo(7)).
+    Where it must not be read, it needs its reader now. Raises OSError.
+    """
+    if where == "stdout":
+        own = own_pipe(STDOUT)
+        return os.dup(STDOUT) if own is None else own
+    flags = os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+    with suppress(OSError):
+        if stat.S_ISFIFO(os.stat(where).st_mode):  # noqa: PTH116
+            return os.open(where, os.O_RDWR | flags)
+    return os.open(where, os.O_WRONLY | os.O_CREAT | flags, 0o640)

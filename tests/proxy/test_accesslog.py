@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -182,8 +183,12 @@ def test_what_a_stuck_reader_does_not_take_is_dropped_and_counted(pipe, monkeypa
     assert targets(pipe.read()) == ["/again"]
 
 
-def test_a_reader_that_has_gone_is_no_error(pipe):
-    """EPIPE: what waits is dropped and counted, and the worker goes on."""
+def test_a_reader_that_has_gone_is_no_error(pipe, monkeypatch):
+    """EPIPE of standard output: what waits is dropped and counted, and the worker goes on."""
+    monkeypatch.setattr(accesslog, "STDOUT", pipe.log._fd)
+    old = pipe.log
+    pipe.log = AccessLog("stdout")
+    old.close()
     os.close(pipe.read_end)
     pipe.read_end = -1
     for _ in range(3):
@@ -191,6 +196,61 @@ def test_a_reader_that_has_gone_is_no_error(pipe):
     pipe.log.flush()
     assert pipe.log.dropped == 3
     assert pipe.log._waiting == 0
+
+
+@pytest.mark.parametrize("standard", [False, True])
+def test_a_pipe_that_another_process_has_just_filled_is_not_waited_for(pipe, monkeypatch, standard):
+    """Between the look whether there is room and the writing: nothing is lost, and those who share the pipe still wait for it."""
+    theirs = os.open(f"/proc/self/fd/{pipe.log._fd}", os.O_WRONLY)
+    monkeypatch.setattr(accesslog, "STDOUT", theirs)
+    log = AccessLog("stdout") if standard else pipe.log
+    log._poll = SimpleNamespace(poll=lambda _: [(log._fd, select.POLLOUT)])  # how it was a moment ago
+    os.set_blocking(theirs, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(theirs, bytes(4096))
+    os.set_blocking(theirs, True)
+    log.write(exchange(b"/later"), 0.0)
+    log.flush()
+    assert (log._waiting > 0, log.dropped, os.get_blocking(theirs)) == (True, 0, True)
+    pipe.read()
+    log.flush()
+    assert targets(pipe.read()) == ["/later"]
+    os.close(theirs)
+    if standard:
+        os.close(log._fd)
+
+
+def test_a_fifo_need_not_have_its_reader_yet(tmp_path):
+    """Nor keep it: whoever reads next gets what has waited."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    log = AccessLog(str(path))
+    for target in (b"/1", b"/2"):
+        log.write(exchange(target), 0.0)
+        log.flush()
+        log.reopen() if target == b"/1" else None
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        assert targets(os.read(reader, 65536)) == [target.decode()]
+        os.close(reader)
+    assert log.dropped == 0
+    log.close()
+
+
+def test_a_fifo_that_must_not_be_read_needs_its_reader(tmp_path, monkeypatch):
+    """Without one it cannot be opened, and that is said at once."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    real = os.open
+
+    def write_only(path, flags, *more):
+        if flags & os.O_RDWR:
+            raise PermissionError
+        return real(path, flags, *more)
+
+    monkeypatch.setattr(accesslog.os, "open", write_only)
+    with pytest.raises(OSError, match="No such device"):
+        AccessLog(str(path))
 
 
 def test_several_workers_append_to_one_file_by_whole_lines(tmp_path):
