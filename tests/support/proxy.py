@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -150,13 +151,14 @@ class Proxy:
         return self.log_path.read_text(errors="replace")
 
     def lines(self, message: str) -> list[dict[str, Any]]:
-        """The log lines of this life with such a message."""
+        """The log lines of this life with such a message. One that is just being written, or that a kill has cut, is none yet."""
         found = []
         for line in self.log_path.read_bytes()[self._log_from :].decode(errors="replace").splitlines():
             if line.startswith("{"):
-                record = json.loads(line)
-                if record["message"] == message:
-                    found.append(record)
+                with contextlib.suppress(json.JSONDecodeError):
+                    record = json.loads(line)
+                    if record["message"] == message:
+                        found.append(record)
         return found
 
     @property
