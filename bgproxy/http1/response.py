@@ -40,6 +40,17 @@ class ResponseHead:
         self.untouched = False  # `forwarded` is what came, to the byte
 
 
+#: What a head of events says (in lower case), with a space or without.
+_EVENTS: Final = b"\ncontent-type: text/event-stream"
+_EVENTS_TOO: Final = b"\ncontent-type:text/event-stream"
+
+
+def is_event_stream(response: ResponseHead) -> bool:
+    """Whether the answer is one of events (WHATWG HTML section 9.2), which ends when somebody has enough of it."""
+    head = response.forwarded.lower()
+    return _EVENTS in head or _EVENTS_TOO in head
+
+
 def parse_response_head(head: bytes, names: NameTable) -> ResponseHead:
     """Judge and edit a response head: its lines with their CRLFs, without the empty line. Raises `BadResponse`."""
     response = ResponseHead()

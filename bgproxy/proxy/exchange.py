@@ -12,6 +12,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 from bgproxy.http1.request import METHODS
+from bgproxy.http1.response import ResponseHead, is_event_stream
 from bgproxy.model.classes import REQUESTS, STREAMS, WEBSOCKETS
 from bgproxy.proxy.balance import by_hash
 from bgproxy.proxy.refusals import refuse
@@ -47,6 +48,7 @@ class Exchange:
     kept: list[bytes] | None = None  # of the body, as sent, while a retry may need it
     kept_size: int = 0
     status: int = 0
+    timed: bool = True  # how long it takes is how long it was waited for: not of tunnels, nor of streams of events
     extra: bytes = b""  # lines to add to the answer's head: Set-Cookie, X-BGProxy-Pool
     hsts: bytes = b""  # the listener's line, for an answer that has none of the upstream's
     tried: list[Upstream] | None = None
@@ -235,8 +237,7 @@ class Exchange:
         if self.done or server is None or upstream is None:
             return
         if self.progress == BEGUN:
-            self.context.report(upstream, reason)
-            self.abort(reason)
+            self.broken_off(reason)
             return
         # A reused connection that ends before a byte of the answer is most often one that the upstream closed while
         # the request was on its way (RFC 9110 section 9.2.2): not its failure, and safe to repeat if idempotent.
@@ -253,13 +254,16 @@ class Exchange:
 
     # --- the answer -------------------------------------------------------------------------------------------------
 
-    def streams(self) -> None:
+    def streams(self, response: ResponseHead) -> None:
         """The answer has begun and has no announced end."""
         if self.kind == REQUESTS:
             self._become(STREAMS)
+            if is_event_stream(response):
+                self.timed = False
 
     def upgraded(self) -> None:
         """It is a tunnel from here on."""
+        self.timed = False
         self._become(WEBSOCKETS)
 
     def _become(self, kind: int) -> None:
@@ -283,7 +287,8 @@ class Exchange:
         self.client.exchange = None
         context = self.context
         pool = self.pool
-        pool.leave(self.kind)
+        kind = self.kind
+        pool.leave(kind)
         upstream = self.upstream
         if upstream is not None:
             upstream.in_flight -= 1
@@ -292,8 +297,9 @@ class Exchange:
         now = time.monotonic()
         context.now = now
         took = now - self.started
-        pool.buckets[bisect_left(BUCKET_BOUNDS, took)] += 1
-        pool.duration_us += took * 1e6
+        if kind == REQUESTS or self.timed:
+            pool.buckets[bisect_left(BUCKET_BOUNDS, took)] += 1
+            pool.duration_us += took * 1e6
         cell = CODE_CELLS.get(self.status, -1)
         pool.codes[cell if cell >= 0 else code_cell(self.status)] += 1
         pool.bytes_in += self.bytes_in
@@ -321,15 +327,24 @@ class Exchange:
         self.finish()
         client.close()
 
+    def broken_off(self, reason: str) -> None:
+        """The upstream does not go on in the middle of its answer: its failure, and counted as one, whatever its head has said."""
+        if self.done:
+            return
+        if self.upstream is not None:
+            self.context.report(self.upstream, reason)
+        self.status = 502
+        self.abort(reason)
+
     def body_stuck(self) -> None:
         """The upstream has taken nothing more of the request's body for `timeouts.stream_idle`: its failure."""
         upstream = self.upstream
         assert upstream is not None  # noqa: S101 - it is connected
         reason = "it takes no more of the request's body"
-        self.context.report(upstream, reason)
         if self.progress == BEGUN:
-            self.abort(reason)
+            self.broken_off(reason)
         else:
+            self.context.report(upstream, reason)
             self.fail(504, "connection_write_timeout", f"upstream {upstream.id}: {reason}")
 
     def client_left(self) -> None:

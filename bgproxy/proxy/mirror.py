@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from bgproxy.http1.chunked import ChunkedBody
 from bgproxy.http1.errors import ProtocolError
+from bgproxy.http1.response import is_event_stream
 from bgproxy.model.snapshot import MirrorSpec
 from bgproxy.proxy.recent import Recent
 from bgproxy.switchboard.messages import Mirrored
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 PATIENCE: Final = 30.0
 
 _MARK: Final = b"\nx-bgproxy-mirror:"
-_STREAM: Final = b"\ncontent-type: text/event-stream"
-_STREAM_TOO: Final = b"\ncontent-type:text/event-stream"
 
 
 class Tap:
@@ -194,8 +193,7 @@ class Capture:
         self.framed = framed
         if exchange.method == b"HEAD" or response.bodyless:
             return
-        head = response.forwarded.lower()
-        if response.length > self.mirror.body_bytes or _STREAM in head or _STREAM_TOO in head:
+        if response.length > self.mirror.body_bytes or is_event_stream(response):
             self.tell(complete=False)
 
     def came(self, data: bytes) -> None:

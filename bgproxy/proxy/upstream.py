@@ -195,9 +195,11 @@ class UpstreamConnection:
             limit = self.context.timeouts.response
             self.context.report(self.upstream, f"no answer within {limit:g}s")
             exchange.fail(504, "http_response_timeout", f"upstream {self.upstream.id}: no answer within {limit:g}s")
-        else:
+        elif exchange.timed:
+            exchange.broken_off("its answer stalled")
+        else:  # no event for a long time is no failed answer
             self.context.report(self.upstream, "its answer stalled")
-            exchange.abort("upstream stalled")
+            exchange.abort("its answer stalled")
 
     # --- flow control -----------------------------------------------------------------------------------------------
 
@@ -406,7 +408,7 @@ class UpstreamConnection:
             return
         out = self.last_out if plain else self._head_out(response, exchange)
         if self.until_close or (self.chunks is not None and not got):
-            exchange.streams()
+            exchange.streams(response)
         if got:
             # The head waits for what came with it: one write.
             self._body_out(out, data[start:], exchange)
@@ -415,7 +417,7 @@ class UpstreamConnection:
             client.write(out)
         if self.exchange is exchange:
             if self.chunks is not None:
-                exchange.streams()
+                exchange.streams(response)
             if not self.paused:
                 self.deadline = context.now + context.timeouts.stream_idle
 

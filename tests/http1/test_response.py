@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bgproxy.http1.errors import BadResponse
 from bgproxy.http1.names import NameTable
-from bgproxy.http1.response import MAX_FIELDS, parse_response_head
+from bgproxy.http1.response import MAX_FIELDS, is_event_stream, parse_response_head
 
 BOUNDED = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
@@ -244,6 +244,20 @@ def test_the_status_line_is_never_nominated():
 def test_who_closes(lines, status, close):
     """1.1 stays unless told otherwise, 1.0 goes unless told otherwise."""
     assert parse(*lines, status=status).close is close
+
+
+@pytest.mark.parametrize(
+    ("line", "events"),
+    [
+        (b"Content-Type: text/event-stream", True),
+        (b"CONTENT-TYPE:Text/Event-Stream; charset=utf-8", True),
+        (b"Content-Type: text/html", False),
+        (b"X-Content-Type: text/event-stream", False),
+    ],
+)
+def test_streams_of_events_are_known_by_their_type(line, events):
+    """With parameters too, and in any case."""
+    assert is_event_stream(parse(b"Date: x", line)) is events
 
 
 # --- properties ---------------------------------------------------------------------------------------------------------

@@ -201,6 +201,7 @@ async def test_the_drain_deadline_of_requests(*, begun: bool) -> None:
             assert (await wire.response()).status == 504
         assert plane.blue.cut == [1, 0, 0]
         assert plane.blue.in_flight == [0, 0, 0]
+        assert plane.blue.codes[code_cell(200 if begun else 504)] == 1  # nor is the upstream to blame for a cut
 
 
 async def test_an_unbounded_answer_is_a_stream() -> None:
@@ -223,6 +224,38 @@ async def test_an_unbounded_answer_is_a_stream() -> None:
         plane.switch(1)
         await wire.ended()
         assert plane.blue.cut == [0, 1, 0]
+        assert plane.blue.in_flight == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "timed"), [(b"Content-Type: text/html", 1), (b"Content-Type: text/event-stream", 0), (b"", 0)]
+)
+async def test_what_lasts_as_long_as_it_likes_has_no_latency(kind: bytes, timed: int) -> None:
+    """Streams of events and upgraded connections are counted, and stay out of the histogram; a page in chunks is in it."""
+
+    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        if kind:
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + kind + b"\r\n\r\n")
+            await gate.wait()
+            writer.write(b"1\r\nx\r\n0\r\n\r\n")
+        else:
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+            await gate.wait()
+
+    gate = asyncio.Event()
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(stream))
+        wire = await plane.connect()
+        wire.send(get("/") if kind else get("/", "Connection: Upgrade", "Upgrade: echo"))
+        await wire.head()
+        gate.set()
+        if not kind:
+            wire.close()
+        await until(lambda: sum(plane.blue.codes))
+        assert plane.blue.codes[code_cell(200 if kind else 101)] == 1
+        assert sum(plane.blue.buckets) == timed
+        assert (plane.blue.duration_us > 0.0) == bool(timed)
         assert plane.blue.in_flight == [0, 0, 0]
 
 

@@ -11,6 +11,7 @@ from bgproxy.config import schema
 from bgproxy.model import connection
 from bgproxy.proxy import upstream as upstream_module
 from bgproxy.proxy.client_state import SERVER_FULL
+from bgproxy.switchboard.layout import code_cell
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -132,10 +133,14 @@ async def test_rubbish_is_502(response: bytes) -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", (b"half",)),
         (CHUNKED, (b"4\r\nhalf\r\n",)),
         (CHUNKED, (b"4\r\nhalf\r\n", b"rubbish\r\n")),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n",
+            (b"4\r\nhalf\r\n",),
+        ),
     ],
 )
 async def test_a_broken_body_is_cut_short_for_the_client(head: bytes, sent: tuple[bytes, ...]) -> None:
-    """An upstream that ends within its body: the client's connection ends too, without a last chunk."""
+    """An upstream that ends within its body: the client's connection ends too, without a last chunk; and it counts as an error."""
     async with DataPlane() as plane:
         await plane.serve(await plane.upstream(once(head, *sent)))
         wire = await plane.connect()
@@ -144,8 +149,9 @@ async def test_a_broken_body_is_cut_short_for_the_client(head: bytes, sent: tupl
         rest = await wire.ended()
         assert b"half" in rest
         assert not rest.endswith(b"0\r\n\r\n")
-        assert plane.failures
+        assert len(plane.failures) == 1
         assert plane.blue.in_flight == [0, 0, 0]
+        assert (plane.blue.codes[code_cell(502)], sum(plane.blue.codes)) == (1, 1)
 
 
 async def test_surplus_bytes_end_the_upstream_connection() -> None:
@@ -245,14 +251,17 @@ async def test_a_silent_upstream_is_504() -> None:
         await until(lambda: not plane.context.servers)
 
 
-async def test_a_stalled_stream_is_cut() -> None:
-    """A stream without a byte for `stream_idle` ends."""
+@pytest.mark.parametrize(("kind", "code"), [(b"text/html", 502), (b"text/event-stream", 200)])
+async def test_a_stalled_stream_is_cut(kind: bytes, code: int) -> None:
+    """A stream without a byte for `stream_idle` ends: an error, but where no event has come for so long."""
+    head = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Type: " + kind + b"\r\n\r\n")
     async with DataPlane(timeouts=schema.Timeouts(stream_idle=0.1)) as plane:
-        await plane.serve(await plane.upstream(once(CHUNKED, b"1\r\nx\r\n", close=False)))
+        await plane.serve(await plane.upstream(once(head, b"1\r\nx\r\n", close=False)))
         wire = await plane.connect()
         wire.send(get())
         assert (await wire.head()).status == 200
         assert await wire.ended() == b"1\r\nx\r\n"
+        assert (plane.blue.codes[code_cell(code)], sum(plane.blue.codes)) == (1, 1)
 
 
 async def test_an_idle_upstream_connection_is_closed() -> None:
