@@ -41,6 +41,10 @@ CIPHERS: Final = ":".join(
 #: Fields that say who a client is by its certificate; only we may say so (RFC 9440 section 2.4).
 CLIENT_CERT_NAMES: Final = frozenset({b"client-cert", b"client-cert-chain"})
 
+#: Bytes that wait in the clear for a client that reads slowly, as without TLS; what is encrypted waits behind them. The mark
+#: of uvloop is 512 KiB.
+WAITING: Final = 64 * 1024
+
 #: Seconds for which a closed connection waits for the client's close_notify: most clients never send one.
 SHUTDOWN: Final = 1.0
 
@@ -198,6 +202,7 @@ class Handshake(asyncio.Protocol):
             return
         protocol = factory()
         transport.set_protocol(protocol)
+        cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=WAITING)
         if self._http:
             protocol.names = spoken_for(transport)
             protocol.client_cert = client_cert(transport)

@@ -30,13 +30,16 @@ PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 # --- what the page says -----------------------------------------------------------------------------------------------
 
 
-def formula(tls: int = 0) -> int:
-    """Bytes of one connection, `tls` of its sides over TLS."""
+def formula(*secure: str) -> int:
+    """Bytes of one connection, with TLS to those of `client` and `upstream` that are named."""
     found = re.search(
-        r"connections \* \((\d+) KiB \+ (\d+) \* header_bytes \+ (\d+) KiB for each side", PAGE.read_text()
+        r"connections \* \((\d+) KiB \+ (\d+) \* header_bytes"
+        r" \+ (\d+) KiB with TLS to the client \+ (\d+) KiB with TLS to the upstream\)",
+        PAGE.read_text(),
     )
     assert found, "docs/operations.md has lost its formula"
-    return int(found[1]) * KiB + int(found[2]) * HEADER + tls * int(found[3]) * KiB
+    tls = {"client": int(found[3]) * KiB, "upstream": int(found[4]) * KiB}
+    return int(found[1]) * KiB + int(found[2]) * HEADER + sum(tls[side] for side in secure)
 
 
 def row(about: str) -> int:
@@ -56,7 +59,8 @@ def test_the_formula_is_the_sum_of_its_rows():
     """What a client and an upstream can make wait at a time, and the connections themselves."""
     parts = row("an answer that the client does not read") + row("requests sent ahead") + itself()
     assert parts <= formula()
-    assert row("TLS") == formula(tls=1) - formula()
+    for side in ("client", "upstream"):
+        assert row(f"TLS to the {side}") == formula(side) - formula()
 
 
 # --- who does it ------------------------------------------------------------------------------------------------------
@@ -224,6 +228,21 @@ def test_answers_that_nobody_reads(start_proxy, blue):
         worker.each(60, "answers", row("an answer that the client") + itself())
 
 
+def test_answers_that_nobody_reads_over_tls(start_proxy, blue, tmp_path):
+    """They wait in the clear no longer than without TLS, and encrypted behind that."""
+    authority = Authority()
+    pair = authority.issue(tmp_path, "localhost").as_config()
+    proxy, worker = started(
+        start_proxy, blue=[blue.url], listen={"address": "127.0.0.1:0", "tls": {"certificates": [pair]}}
+    )
+    with clients(proxy, 40, authority.client_context()) as found:
+        for sock in found:
+            sock.sendall(b"GET /download?bytes=100000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        eventually(lambda: proxy.service()["pools"]["blue"]["in_flight"]["requests"] == 40)
+        time.sleep(0.5)  # whatever comes meanwhile; less would be no failure
+        worker.each(40, "answers over TLS", 900 * KiB)
+
+
 def test_bodies_that_no_upstream_takes(start_proxy):
     """The upstream reads the head and nothing else."""
     upstream = Flood(answer=False)
@@ -269,7 +288,7 @@ def test_the_worst_case(start_proxy, tmp_path, secure):
             for sock in found:
                 sock.sendall(head)
             pour(found, head * 10)
-            worker.each(40, f"worst case, TLS of {secure}", formula(len(secure)))
+            worker.each(40, f"worst case, TLS of {secure}", formula(*secure))
         eventually(lambda: metric(proxy, "bgproxy_connections") == 0)
     finally:
         upstream.close()

@@ -156,6 +156,9 @@ class FakeTransport:
         self.connection = connection
         self.protocol = None
 
+    def set_write_buffer_limits(self, high):
+        self.high = high
+
     def set_protocol(self, protocol):
         self.protocol = protocol
 
@@ -180,6 +183,7 @@ def test_a_handshake_that_succeeds_becomes_its_connection(authority, tmp_path):
         transport = FakeTransport(Memory(tls.context_of(one), authority.client_context(), name).server)
         tls.counting(FakeClient, one)().connection_made(transport)
         assert transport.protocol.transport is transport
+        assert transport.high == 65536  # a reader that stops is waited for as soon as without TLS
         names = transport.protocol.names
         assert (None if names is None else names.exact) == held
     assert not any(context.cells)
