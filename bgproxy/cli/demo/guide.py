@@ -6,9 +6,11 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from bgproxy.cli.client import DEFAULT_ADMIN
+from bgproxy.cli.demo.faults import KINDS
 
 
 def command() -> str:
@@ -29,8 +31,8 @@ def _shortest(path: Path) -> str:
     return shlex.quote(str(whole.relative_to(here) if whole.is_relative_to(here) else whole))
 
 
-def guide(shop: str, admin: str, bgproxy: str) -> str:
-    """The text; `shop` and `admin` are URLs, `bgproxy` is what `command` says."""
+def guide(shop: str, admin: str, bgproxy: str, good: str, spoiled: Mapping[str, str]) -> str:
+    """The text; `bgproxy` is what `command` says, the others are URLs: `good` of the new version, `spoiled` of bad ones by kind."""
     flag = "" if admin == DEFAULT_ADMIN else f" --admin {admin}"
     lines = [
         ("open", ""),
@@ -38,9 +40,18 @@ def guide(shop: str, admin: str, bgproxy: str) -> str:
         ("", ""),
         ("type in a second terminal, in this directory", ""),
         (f"{bgproxy} status --watch{flag}", "what is live, what is in flight"),
-        (f"{bgproxy} switch{flag}", "blue 1.0 -> green 2.0, in one instant"),
+        (f"{bgproxy} switch{flag}", "the switch alone, in one instant"),
         (f"{bgproxy} rollback{flag}", "and back"),
         (f"{bgproxy} history{flag}", "who changed what, when"),
+        ("", ""),
+        ("deploy a new version: it is verified, compared, warmed, switched to, and watched", ""),
+        (f"{bgproxy} deploy{flag} --version 2.0 --upstream {good}", "a good one"),
+        ("", ""),
+        ("or one with something wrong, and see where it is caught", ""),
+        *(
+            (f"{bgproxy} deploy{flag} --version {kind} --upstream {url}", f"{KINDS[kind][0]} ({KINDS[kind][1]})")
+            for kind, url in spoiled.items()
+        ),
         ("", ""),
         ("and", ""),
         (f"curl -H 'X-BGProxy-Pool: idle' {shop}/api/version", "a look at the pool that is not live"),

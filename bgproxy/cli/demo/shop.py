@@ -1,7 +1,7 @@
 """The shop, one process a version: pages, a JSON API, events, a WebSocket, slow requests, uploads.
 
-It is run as `python -m bgproxy.cli.demo.shop COLOUR VERSION FD`: FD is a listening socket that it was handed, and it
-ends when its standard input does, so that it does not outlive a demo that was killed.
+It is run as `python -m bgproxy.cli.demo.shop COLOUR VERSION FD [KIND]`: FD is a listening socket that it was handed, and it
+ends when its standard input does, so that it does not outlive a demo that was killed. KIND is what is wrong with it (`faults`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from aiohttp import WSMsgType, web
 
+from bgproxy.cli.demo.faults import Fault
 from bgproxy.cli.demo.pages import shop_page
 
 _TEAPOTS: Final = (("Brown Betty", 24.0), ("Yixing", 89.0), ("Tetsubin", 119.0), ("Samovar", 240.0))
@@ -28,18 +29,24 @@ _SHUTDOWN: Final = 1.0  # seconds for what is open when the demo ends
 class Shop:
     """One version of it."""
 
-    def __init__(self, colour: str, version: str) -> None:
+    def __init__(self, colour: str, version: str, kind: str = "") -> None:
         self._colour = colour
         self._version = version
+        self._fault = Fault(kind)
         factor = 0.9 if colour == "green" else 1.0
         self._products = [
             {"id": i, "name": name, "price": price * factor} for i, (name, price) in enumerate(_TEAPOTS, start=1)
         ]
+        if kind == "differs":
+            self._products[1]["name"] = "Kyusu"
+        if kind == "wrong":
+            self._products.clear()
         self._orders = 0
 
     def app(self) -> web.Application:
         """The web application; every answer says in X-Shop-Colour and X-Shop-Version where it came from."""
-        app = web.Application(client_max_size=0)  # uploads are read piece by piece, without a limit
+        # Uploads are read piece by piece, without a limit.
+        app = web.Application(client_max_size=0, middlewares=[self._fault.around])
         app.router.add_get("/", self._page)
         app.router.add_get("/health", self._health)
         app.router.add_get("/api/version", self._about)
@@ -122,14 +129,14 @@ class Shop:
         return self._said(bytes=size, sha256=digest.hexdigest())
 
 
-async def serve(colour: str, version: str, sock: socket.socket) -> None:
+async def serve(colour: str, version: str, sock: socket.socket, kind: str = "") -> None:
     """Serve until SIGTERM, or until the standard input ends."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     loop.add_reader(sys.stdin.fileno(), _end_with_stdin, ended)
-    runner = web.AppRunner(Shop(colour, version).app(), access_log=None, shutdown_timeout=_SHUTDOWN)
+    runner = web.AppRunner(Shop(colour, version, kind).app(), access_log=None, shutdown_timeout=_SHUTDOWN)
     await runner.setup()
     try:
         await web.SockSite(runner, sock).start()
@@ -145,4 +152,4 @@ def _end_with_stdin(ended: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], sys.argv[2], socket.socket(fileno=int(sys.argv[3]))))
+    asyncio.run(serve(sys.argv[1], sys.argv[2], socket.socket(fileno=int(sys.argv[3])), *sys.argv[4:]))

@@ -17,7 +17,12 @@ from bgproxy.cli.words import plural
 _CLIENTS: Final = 4
 _PAUSE: Final = 0.1  # seconds between two requests of a client: some 40 requests a second in all
 _WINDOW: Final = 0.5  # seconds of traffic that a share is counted over
-_REQUESTS: Final = (("GET", "/"), ("GET", "/api/products"), ("GET", "/api/products/2"), ("POST", "/api/orders"))
+_REQUESTS: Final = (
+    ("GET", "/api/version"),
+    ("GET", "/api/products"),
+    ("GET", "/api/products/2"),
+    ("POST", "/api/orders"),
+)
 
 
 class Traffic:

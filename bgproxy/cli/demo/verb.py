@@ -16,10 +16,12 @@ import aiohttp
 
 from bgproxy.cli.demo.children import Child, free_port, listening_socket
 from bgproxy.cli.demo.guide import command, guide
+from bgproxy.cli.demo.spoiled import Spoiled
 from bgproxy.cli.demo.traffic import Traffic
 from bgproxy.cli.exits import DONE, CliError, UsageError
 from bgproxy.cli.parser import Parser
 from bgproxy.cli.terminal import Paint
+from bgproxy.config.units import parse_duration
 
 VERSIONS: Final = {"blue": "1.0", "green": "2.0"}
 START: Final = 30.0  # seconds until all of it must serve
@@ -37,7 +39,24 @@ services:
       green: {{ version: "2.0", upstreams: [{green}] }}
     health: {{ path: /health, interval: 1s }}
     drain: {{ requests: 30s, streams: 15s, websockets: 15s }}
+    deployment:
+      verify:
+        within: 3s
+        checks:
+          - {{ name: a teapot, request: GET /api/products/2, expect: {{ json: {{ $.product.id: 2 }}, within: 1s }} }}
+          - {{ name: the page, request: GET /, expect: {{ body_contains: Teapots, within: 1s }} }}
+          - {{ name: load, load: {{ rate: 50/s, for: 2s, path: /api/products, p99: 250ms, errors: 0% }} }}
+      compare:
+        mirror: 50%
+        for: 3s
+        mismatches: 10%
+        ignore: {{ json: [$.colour, $.version, "$.products[*].price", $.product.price] }}
+      warm: {{ requests: 100 }}
+      bake: {{ for: {bake}, min_requests: 50 }}
 """
+
+#: How long a new version is watched, as the configuration has it.
+BAKE: Final = "25s"
 
 
 def configure(parser: Parser) -> None:
@@ -47,6 +66,13 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument(
         "--admin-port", type=_port, default=8900, metavar="N", help="of the admin API (8900, or the next free one)"
+    )
+    parser.add_argument(
+        "--bake",
+        type=_duration,
+        default=BAKE,
+        metavar="TIME",
+        help=f"how long a deployment watches the new version ({BAKE})",
     )
     parser.add_argument("--for", dest="seconds", type=_seconds, metavar="SECONDS", help="end by itself after so long")
     parser.examples(
@@ -58,6 +84,14 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to 65535")
     return int(text)
+
+
+def _duration(text: str) -> str:
+    try:
+        parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _seconds(text: str) -> float:
@@ -75,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     port = _pick(args.port, "the shop", "--port")
     admin_port = _pick(args.admin_port, "the admin API", "--admin-port", frozenset({port}))
     with tempfile.TemporaryDirectory(prefix="bgproxy-demo-") as folder:
-        return asyncio.run(_play(Path(folder), port, admin_port, args.seconds))
+        return asyncio.run(_play(Path(folder), port, admin_port, args.bake, args.seconds))
 
 
 def _pick(wanted: int, whose: str, option: str, taken: frozenset[int] = frozenset()) -> int:
@@ -87,7 +121,7 @@ def _pick(wanted: int, whose: str, option: str, taken: frozenset[int] = frozense
     return port
 
 
-async def _play(folder: Path, port: int, admin_port: int, seconds: float | None) -> int:
+async def _play(folder: Path, port: int, admin_port: int, bake: str, seconds: float | None) -> int:
     """Everything between the first process and the last one; what was started is ended, whatever happens."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -98,7 +132,10 @@ async def _play(folder: Path, port: int, admin_port: int, seconds: float | None)
     traffic = Traffic(shop, lambda line: print(line, flush=True), Paint.of(sys.stdout))
     async with AsyncExitStack() as stack:
         stack.callback(until.cancel)
-        children = await _start(stack, folder, port, admin_port)
+        spoiled = Spoiled(folder)
+        spoiled.open()
+        stack.push_async_callback(spoiled.close)
+        children, good = await _start(stack, folder, port, admin_port, bake)
         deaths = [asyncio.create_task(_death(child), name=f"demo watch {child.name}") for child in children]
         for task in deaths:
             stack.callback(task.cancel)
@@ -109,7 +146,7 @@ async def _play(folder: Path, port: int, admin_port: int, seconds: float | None)
         if not ready.done() and not until.done():
             raise CliError(f"the demo's proxy was not ready within {START:g} s; it said:\n{children[-1].last_words()}")
         if not until.done():
-            print(guide(shop, admin, command()), flush=True)
+            print(guide(shop, admin, command(), good, spoiled.urls), flush=True)
             running = asyncio.create_task(traffic.run(), name="demo traffic")
             try:
                 await asyncio.wait([until, running, *deaths], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -123,8 +160,8 @@ async def _play(folder: Path, port: int, admin_port: int, seconds: float | None)
     return DONE
 
 
-async def _start(stack: AsyncExitStack, folder: Path, port: int, admin_port: int) -> list[Child]:
-    """The shops, then the proxy; they end in the opposite order."""
+async def _start(stack: AsyncExitStack, folder: Path, port: int, admin_port: int, bake: str) -> tuple[list[Child], str]:
+    """The shops, then the proxy, which end in the opposite order; and the URL of the new version."""
     children = []
     urls = {}
     for colour, version in VERSIONS.items():
@@ -137,10 +174,11 @@ async def _start(stack: AsyncExitStack, folder: Path, port: int, admin_port: int
         children.append(child)
     config = folder / "bgproxy.yaml"
     state = json.dumps(str(folder / "state"))
-    config.write_text(_CONFIG.format(port=port, admin_port=admin_port, state=state, **urls))
+    text = _CONFIG.format(port=port, admin_port=admin_port, state=state, bake=bake, **urls)
+    config.write_text(text)
     proxy = await Child.start("proxy", "bgproxy", ["run", "-c", str(config)], folder / "proxy.log")
     stack.push_async_callback(proxy.stop)
-    return [*children, proxy]
+    return [*children, proxy], urls["green"]
 
 
 async def _death(child: Child) -> str:

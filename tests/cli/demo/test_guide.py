@@ -8,6 +8,9 @@ import pytest
 
 from bgproxy.cli.demo.guide import command, guide
 
+GOOD = "http://127.0.0.1:9002"
+SPOILED = {"down": "http://127.0.0.1:9003", "errors": "http://127.0.0.1:9004"}
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
@@ -45,10 +48,19 @@ def test_command_as_a_module(here, monkeypatch):
 
 def test_guide_has_whole_commands():
     """Every command can be copied; the admin address is in them only where it is not the default."""
-    usual = guide("http://127.0.0.1:8080", "http://127.0.0.1:8900", "bgproxy")
+    usual = guide("http://127.0.0.1:8080", "http://127.0.0.1:8900", "bgproxy", GOOD, SPOILED)
     assert "\n  http://127.0.0.1:8080/ " in usual
     assert "\n  bgproxy switch  " in usual
     assert "--admin" not in usual
-    other = guide("http://127.0.0.1:8081", "http://127.0.0.1:8901", "bgproxy")
+    other = guide("http://127.0.0.1:8081", "http://127.0.0.1:8901", "bgproxy", GOOD, SPOILED)
     assert "\n  bgproxy switch --admin http://127.0.0.1:8901  " in other
     assert "curl '" in other
+
+
+def test_guide_has_a_deployment_of_each_kind():
+    """The good one, and the bad ones with what is wrong with each and where it is caught."""
+    text = guide("http://127.0.0.1:8080", "http://127.0.0.1:8900", "bgproxy", GOOD, SPOILED)
+    assert "\n  bgproxy deploy --version 2.0 --upstream http://127.0.0.1:9002  " in text
+    (line,) = [line for line in text.splitlines() if "--version errors" in line]
+    assert line.startswith("  bgproxy deploy --version errors --upstream http://127.0.0.1:9004 ")
+    assert line.endswith("5% of live requests fail (bake)")

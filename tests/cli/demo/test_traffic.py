@@ -51,7 +51,7 @@ async def test_errors_are_counted_and_said(aiohttp_server):
     """A bad status and a broken connection are errors; ten of them are shown."""
 
     async def answer(request):
-        if request.path == "/":
+        if request.path == "/api/version":
             request.transport.abort()
         return web.Response(status=503)
 
@@ -67,7 +67,7 @@ async def test_errors_are_counted_and_said(aiohttp_server):
         await task
     assert len(said) == 10
     assert "error: status 503" in said
-    assert any("error: GET /: " in line for line in said)
+    assert any("error: GET /api/version: " in line for line in said)
 
 
 async def test_a_lasting_share_is_shown(aiohttp_server):
