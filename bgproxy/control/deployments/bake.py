@@ -157,9 +157,9 @@ class _Judge:
 
     def _break(self, broken: Broken) -> None:
         run = self._run
-        path = f"bake.{broken.rule}"
-        run.keep(Result(stage=run.record.state.value, name=path, ok=False, found=broken.text))
-        raise BakeBroken(f"{run.idle.name}: {broken.text}", (f"rule {path}",))
+        run.keep(Result(stage=run.record.state.value, name=f"bake.{broken.rule}", ok=False, found=broken.text))
+        # Without details: the result has it all, and `cause` would only say it once more.
+        raise BakeBroken(f"{run.idle.name}: {broken.text}")
 
     def show(self, what: str, left: float, share_done: float | None, **more: Any) -> None:
         """Say how far it is, with figures of both pools."""

@@ -107,10 +107,11 @@ async def test_errors_end_it_with_the_first_look_that_has_the_fewest_requests(bo
     began = run.clock.now()
     with pytest.raises(
         BakeBroken, match=r"^green: [0-9.]+% of 1\d\d requests failed \(\d+ with 5xx\); the limit is 1%$"
-    ):
+    ) as broken:
         await bake(run)
     assert run.clock.now() - began < within
     assert [(result.name, result.ok) for result in run.record.results] == [("bake.errors.max", False)]
+    assert broken.value.details == (), "else the cause would be told twice"
 
 
 @pytest.mark.parametrize(("rate", "within"), [(200, 0.41), (10, 1.01)])
