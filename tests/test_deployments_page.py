@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import fields
 from typing import Any
@@ -110,7 +111,9 @@ def test_the_contract_tests_ask_the_new_version_through_bgproxy(tmp_path, blue: 
         },
     }
     # A port that commands can be told: 0 would do for everybody else.
-    with Proxy(tmp_path, listen=f"127.0.0.1:{free_port(21000)}", services={"shop": service}) as proxy:
+    with Proxy(
+        tmp_path, listen=f"127.0.0.1:{free_port(15000 + os.getpid() * 10 % 15000)}", services={"shop": service}
+    ) as proxy:
         deploys = Deploys(proxy)
         deploys.begin("shop", version=version)
         ended = deploys.ended("shop")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -25,10 +26,11 @@ from support.backends import Backend
 from support.certificates import Authority
 from support.documents import Block, blocks
 from support.proxy import Proxy
-from support.stand_ins import SHOP, SOURCE, StandIns
+from support.stand_ins import SHOP, StandIns
 from support.users import Users
 from support.waiting import eventually
 
+from bgproxy import __version__
 from bgproxy.cli.demo.children import free_port
 from bgproxy.config.loading import load_text
 
@@ -90,7 +92,7 @@ def config(text: str, ports: Mapping[str, int]) -> dict[str, Any]:
 @pytest.fixture
 def ports() -> dict[str, int]:
     """Where the copies listen."""
-    blue = free_port(19000)
+    blue = free_port(15000 + os.getpid() * 10 % 15000)  # others run beside this one
     return {"blue": blue, "green": free_port(blue + 1)}
 
 
@@ -158,7 +160,7 @@ def test_compose_with_bgproxy_in_a_container(machine: StandIns, ports: dict[str,
     """deploy.sh finds the idle copy, gives it the tag, has it deployed, and stops the old one; a failed deployment leaves that alone."""
     if shutil.which("jq") is None:
         pytest.skip("no jq")
-    folder = SOURCE / "config" if (SOURCE / "config").is_dir() else Path(__file__).parents[2] / "config"
+    folder = Path(__file__).parents[2] / "config"
     shutil.copy(folder / "compose.yaml", machine.root)
     machine.program(machine.root / "deploy.sh", files(COMPOSE)["deploy.sh"])
     services = yaml.load((folder / "sidecar.yaml").read_text(), Core)["services"]
@@ -288,7 +290,7 @@ def test_polkit_grants_these_units_only():
 
 TOKENS = {"ci": "0123456789abcdef-ci", "oncall": "0123456789abcdef-oncall"}
 #: What runs in CI before bgproxy, and not here.
-INSTALL = "pip install --no-index --find-links https://wheels.example/ bgproxy"
+INSTALL = f"pip install https://wheels.example/bgproxy-{__version__}-py3-none-any.whl"
 
 
 @pytest.fixture
