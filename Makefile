@@ -4,7 +4,7 @@ PYTHON ?= python3
 PYTHONS ?= python3.11 python3.12 python3.13
 FUZZ_SECONDS ?= 600
 # Processes that the tests are spread over. They wait more than they compute; more than two disturb each other on a small machine.
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 VENV := .venv
 PARALLEL := -n $(TEST_PROCESSES) --dist worksteal
 BIN := $(VENV)/bin

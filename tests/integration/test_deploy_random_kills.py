@@ -28,7 +28,7 @@ from bgproxy.model.deployment import DEPLOYMENT_TABLE, DeploymentState
 pytestmark = pytest.mark.slow
 
 #: `BGPROXY_KILLS` makes it longer; `BGPROXY_SEED` repeats one that was found wanting.
-KILLS = int(os.environ.get("BGPROXY_KILLS", "5"))
+KILLS = int(os.environ.get("BGPROXY_KILLS", "2"))
 SEED = int(os.environ.get("BGPROXY_SEED", "5"))
 
 #: Seconds that a deployment takes when nobody disturbs it, more or less: the first kill comes within, and perhaps another one so soon after.
