@@ -58,6 +58,11 @@ async def deploy(call: Call) -> Reply:
     """Begin one."""
     service, said = call.path("service"), call.said
     generation = call.controller.generation(service)
+    # Before If-Match: what it has begun may have changed the generation. Answers outlive no restart, deployments do.
+    key = call.request.headers.get("Idempotency-Key", "")
+    begun = call.controller.deployments.begun_under(service, call.actor, key)
+    if begun is not None:
+        return Reply(begun, generation)
     call.if_match(generation)
     upstreams = said.get("upstreams")
     begun = await call.controller.deploy(
@@ -67,6 +72,7 @@ async def deploy(call: Call) -> Reply:
         upstreams=None if upstreams is None else tuple(upstreams),
         strategy=said.get("strategy"),
         reason=said.get("reason", ""),
+        key=key,
     )
     return Reply(begun, generation)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from bgproxy import __version__
-from bgproxy.cli.exits import FAILED, REFUSED, USAGE, CliError, UnreachableError, UsageError
+from bgproxy.cli.exits import FAILED, REFUSED, USAGE, CliError, LostError, UnreachableError, UsageError
 from bgproxy.cli.words import printable
 
 DEFAULT_ADMIN: Final = "http://127.0.0.1:8900"
@@ -157,7 +157,7 @@ class Client:
         """One call; `timeout` is in seconds, for the answer.
 
         Raises:
-            UnreachableError: Nothing answers there, or something that is not bgproxy.
+            UnreachableError: Nothing answers there, or something that is not bgproxy; `LostError`, if the call was sent.
             ApiError: The API said no; `status` is the exit status for it.
         """
         connection, response = self.open(method, path, body, headers, timeout=timeout)
@@ -232,10 +232,10 @@ class Client:
             f"(status {response.status}, {printable(response.headers.get_content_type())}). {_WAY_ON}",
         )
 
-    def _lost(self, error: Exception, method: str) -> UnreachableError:
+    def _lost(self, error: Exception, method: str) -> LostError:
         reason = "took too long to answer" if isinstance(error, TimeoutError) else "broke off or is not bgproxy's"
         doubt = "" if method == "GET" else " Whether the change was made, `bgproxy status` tells."
-        return UnreachableError(f"the admin API at {self.address} {reason} ({printable(error)}).{doubt} {_WAY_ON}")
+        return LostError(f"the admin API at {self.address} {reason} ({printable(error)}).{doubt} {_WAY_ON}")
 
 
 def _tls(cacert: str | None) -> ssl.SSLContext:

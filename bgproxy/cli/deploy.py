@@ -11,6 +11,7 @@ from bgproxy.cli.client import Client, service_path, sole_service
 from bgproxy.cli.exits import DONE, FAILED, INTERRUPTED
 from bgproxy.cli.following import Follower, sink_of, standing_by
 from bgproxy.cli.parser import Parser, api_options
+from bgproxy.cli.repeating import post_once
 from bgproxy.cli.story import Deployment, outcome, stage_names
 from bgproxy.cli.switch import other
 from bgproxy.cli.words import duration, printable
@@ -63,11 +64,16 @@ def run(args: argparse.Namespace) -> int:
         if service["deployment"] is None:
             print("\n".join(_plan(service, args)), flush=True)
             if not args.yes and sys.stdin.isatty():
-                if not _agreed():
-                    print("nothing was changed")
-                    return FAILED
+                refused = _refused()
+                if refused is not None:
+                    print("nothing was changed", flush=True)
+                    return refused
                 headers["If-Match"] = f'"{service["generation"]}"'  # to what was shown, and to nothing else
-    begun = client.send("POST", service_path(name, "deployments"), _body(args), headers)
+    try:
+        begun = post_once(client, service_path(name, "deployments"), _body(args), headers)
+    except KeyboardInterrupt:
+        print("whether the deployment has begun, `bgproxy status` tells", file=sys.stderr, flush=True)
+        return INTERRUPTED
     if args.no_wait:
         print(begun.text if args.json else f"{printable(name)}: deployment {begun.data['id']} has begun")
         return DONE
@@ -104,12 +110,16 @@ def _plan(service: Mapping[str, Any], args: argparse.Namespace) -> list[str]:
     ]
 
 
-def _agreed() -> bool:
+def _refused() -> int | None:
+    """The exit status, if the answer is anything but yes."""
     try:
-        return input("go on? [y/N] ").strip().lower() in {"y", "yes"}
+        return None if input("go on? [y/N] ").strip().lower() in {"y", "yes"} else FAILED
     except EOFError:
         print()
-        return False
+        return FAILED
+    except KeyboardInterrupt:
+        print()
+        return INTERRUPTED
 
 
 def follow(client: Client, args: argparse.Namespace, deployment: Deployment) -> int:

@@ -31,3 +31,7 @@ class UnreachableError(CliError):
     """Nothing answers at the admin address, or what answers is not bgproxy."""
 
     status = UNREACHABLE
+
+
+class LostError(UnreachableError):
+    """A request was sent, and no answer came: what was asked for may have been done."""

@@ -498,6 +498,7 @@ class Controller:
         upstreams: Sequence[str] | None = None,
         strategy: str | None = None,
         reason: str = "",
+        key: str = "",
     ) -> dict[str, Any]:
         """Begin a deployment to the idle pool, and answer with it; see `Deployments.start`."""
         if upstreams is not None:
@@ -505,7 +506,7 @@ class Controller:
         deployments = self.deployments
         urls = None if upstreams is None else tuple(upstreams)
         record = await deployments.start(
-            service, actor=actor, version=version, upstreams=urls, strategy=strategy, reason=reason
+            service, actor=actor, version=version, upstreams=urls, strategy=strategy, reason=reason, key=key
         )
         return deployments.describe(record)
 

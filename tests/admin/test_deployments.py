@@ -61,6 +61,18 @@ async def test_the_same_key_begins_one(api, controller):
     assert (await call(api, "POST", PATH, {"version": "3"}, **{"Idempotency-Key": "k1"}))[0] == 422
 
 
+async def test_a_deployment_outlives_the_answers_that_are_kept(api, controller):
+    """A restart forgets them: the key finds what it has begun, whatever the generation is by now; of the same caller and service."""
+    again = {"Idempotency-Key": "k1", "If-Match": '"9"'}
+    begun = controller.deployments.add("shop")
+    controller.deployments.keys["shop", "anonymous", "k1"] = begun["id"]
+    assert (await call(api, "POST", PATH, {"version": "2"}, **again))[:2] == (200, begun)
+    assert controller.calls == []
+    controller.deployments.keys = {("shop", "bob", "k3"): 1, ("api", "anonymous", "k3"): 1}
+    assert (await call(api, "POST", PATH, {"version": "3"}, **again | {"Idempotency-Key": "k2"}))[0] == 412
+    assert (await call(api, "POST", PATH, {"version": "3"}, **{"Idempotency-Key": "k3", "If-Match": '"1"'}))[0] == 409
+
+
 async def test_a_stale_generation_begins_nothing(api, controller):
     """If-Match is the generation that `status` showed."""
     status, said, _ = await call(api, "POST", PATH, **{"If-Match": '"9"'})

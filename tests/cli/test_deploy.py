@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.fake_admin import deployment, problem, service
+from support.fake_admin import LOST, deployment, problem, service
 from support.waiting import eventually
 
 import bgproxy
-from bgproxy.cli import following
+from bgproxy.cli import following, repeating
 from bgproxy.cli.main import main
 
 POST = ("POST", "/v1/services/shop/deployments")
@@ -30,6 +30,7 @@ PLAN = [
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
     monkeypatch.setattr(following, "POLL", 0.001)
+    monkeypatch.setattr(repeating, "POLL", 0.001)
 
 
 def ends(admin, *states, **more):
@@ -164,6 +165,18 @@ def test_wrong_usage(admin, capsys, words, says):
     assert admin.requests == []
 
 
+def test_a_lost_answer_begins_no_second_one(admin, capsys):
+    """It is asked for again with the same key, and the one that has begun is followed."""
+    answers = [LOST, (200, deployment())]
+    ends(admin, "succeeded", outcome="green is live")
+    admin.script[POST] = lambda: answers.pop(0)
+    assert main(["deploy", "--version", "2.1"]) == 0
+    keys = [headers["Idempotency-Key"] for method, _, headers, _ in admin.requests if method == "POST"]
+    assert len(keys) == 2
+    assert keys[0] == keys[1]
+    assert "the answer of the admin API was lost; asking again" in capsys.readouterr().err
+
+
 def test_texts_from_elsewhere_cannot_move_the_cursor(admin, capsys):
     """A version, a cause."""
     admin.services["shop"]["pools"]["green"]["version"] = "2\x1b[2J"
@@ -207,6 +220,19 @@ def test_a_terminal_is_asked_and_anything_but_yes_is_no(admin, answer):
     assert all(request[0] == "GET" for request in admin.requests)
 
 
+def test_ctrl_c_at_the_question(admin, monkeypatch, capsys):
+    """Nothing was changed, and that is said."""
+
+    def interrupted(_prompt):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", interrupted)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    assert main(["deploy"]) == 130
+    assert capsys.readouterr().out.splitlines()[-1] == "nothing was changed"
+    assert all(request[0] == "GET" for request in admin.requests)
+
+
 def test_yes_is_to_what_was_shown(admin):
     """If the service changes meanwhile, it is refused: its generation goes along."""
     ends(admin, "verifying", "succeeded", outcome="green is live")
@@ -241,6 +267,18 @@ def test_ctrl_c_leaves_the_deployment_alone(admin):
     _, err = child.communicate(timeout=20)
     assert err.decode() == f"deployment 3 goes on; `bgproxy abort 3 --admin {admin.url}` ends it\n"
     assert child.returncode == 130
+
+
+def test_ctrl_c_before_the_answer(admin, capsys):
+    """It may have begun: `status` knows."""
+
+    def interrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        return 200, deployment()
+
+    admin.script[POST] = interrupted
+    assert main(["deploy"]) == 130
+    assert capsys.readouterr().err == "whether the deployment has begun, `bgproxy status` tells\n"
 
 
 def test_several_services_must_be_told_apart(admin, capsys):

@@ -133,6 +133,8 @@ def problem(status: int, slug: str, detail: str, *details: str) -> tuple[int, di
 
 
 Reply = tuple[int, Any]
+#: No answer: the connection is closed.
+LOST: Reply = (0, None)
 
 
 class FakeAdmin:
@@ -202,6 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._stream(parse_qs(urlsplit(self.path).query).get("service"))
             return
         status, said = self.admin.reply(self.command, path)
+        if (status, said) == LOST:
+            return
         raw = said if isinstance(said, bytes) else json.dumps(said).encode()
         self.send_response(status)
         kind = (

@@ -127,6 +127,10 @@ class FakeDeployments:
     def __init__(self) -> None:
         self.known: dict[int, dict[str, Any]] = {}
         self.calls: list[tuple[str, int, Actor, str]] = []
+        self.keys: dict[tuple[str, str, str], int] = {}  # service, who, key
+
+    def begun_under(self, service: str, actor: Actor, key: str) -> dict[str, Any] | None:
+        return self.known.get(self.keys.get((service, actor.name, key), 0)) if key else None
 
     def add(self, service: str, **more: Any) -> dict[str, Any]:
         number = len(self.known) + 1
@@ -393,6 +397,7 @@ class FakeController:
         upstreams: Sequence[str] | None = None,
         strategy: str | None = None,
         reason: str = "",
+        key: str = "",
     ) -> dict[str, Any]:
         said = {"version": version, "upstreams": upstreams, "strategy": strategy, "reason": reason}
         self.calls.append(("deploy", {"service": service, "actor": actor, **said}))
@@ -403,9 +408,11 @@ class FakeController:
         if running is not None:
             raise Busy(f"{service}: deployment {running['id']} is {running['state']}; one at a time.")
         urls = None if upstreams is None else list(upstreams)
-        return self.deployments.add(
+        begun = self.deployments.add(
             service, version=version or "", upstreams=urls, strategy=strategy or "all-at-once", reason=reason
         )
+        self.deployments.keys[service, actor.name, key] = begun["id"]
+        return begun
 
     async def reload(self, *, actor: Actor) -> dict[str, Any]:
         self.calls.append(("reload", {"actor": actor}))

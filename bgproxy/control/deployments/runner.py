@@ -144,8 +144,9 @@ class Deployments:
         upstreams: tuple[str, ...] | None = None,
         strategy: str | None = None,
         reason: str = "",
+        key: str = "",
     ) -> DeploymentRecord:
-        """Begin a deployment to the idle pool.
+        """Begin a deployment to the idle pool; `key` is what `begun_under` finds it by, also after a restart.
 
         Raises:
             NotFound, Invalid: there is no such service or strategy, or the pool cannot be set so.
@@ -177,6 +178,7 @@ class Deployments:
                 reason=reason,
                 actor=actor.to_json(),
                 steps=(Step(state=_S.QUEUED.value, at=self._clock.time(), by=actor.name, why=reason),),
+                memory={"key": key} if key else {},
             )
             after = replace(state, last_deployment=record.id)
             return kept(after, record), [draft_of(record, actor, reason)]
@@ -249,6 +251,14 @@ class Deployments:
         """Those of a service that are known, the latest last."""
         records = [record for record in self._ledger.state.deployments.values() if record.service == service]
         return [self.get(record.id) for record in sorted(records, key=lambda record: record.id)]
+
+    def begun_under(self, service: str, actor: Actor, key: str) -> dict[str, Any] | None:
+        """The deployment of a service that somebody has begun with this key already."""
+        for record in self._ledger.state.deployments.values():
+            mine = record.service == service and record.actor.get("name") == actor.name
+            if key and mine and record.memory.get("key") == key:
+                return self.get(record.id)
+        return None
 
     def running(self, service: str) -> dict[str, Any] | None:
         """The deployment of a service that is under way."""

@@ -171,6 +171,21 @@ async def test_one_at_a_time_for_a_service(scene):
     await scene.until(second, State.SUCCEEDED)
 
 
+async def test_a_key_finds_what_it_has_begun(scene):
+    """While it runs, when it has ended, and after a restart; nobody else's, and not of another service."""
+    scene.script.waits.add(State.VERIFYING)
+    number = await scene.deploy(key="k1")
+    assert scene.runner.begun_under("shop", ALICE, "k1")["id"] == number
+    await scene.at(number, State.VERIFYING)
+    await scene.restart()
+    assert scene.runner.begun_under("shop", ALICE, "k1")["id"] == number
+    await scene.runner.abort(number, actor=ALICE)
+    await scene.until(number, State.ABORTED)
+    assert scene.runner.begun_under("shop", ALICE, "k1")["state"] == "aborted"
+    for service, actor, key in (("shop", BOB, "k1"), ("api", ALICE, "k1"), ("shop", ALICE, "k2"), ("shop", ALICE, "")):
+        assert scene.runner.begun_under(service, actor, key) is None
+
+
 async def test_what_cannot_begin_is_refused(scene):
     """Nothing is written of it."""
     with pytest.raises(NotFound, match="no service 'nope'"):
