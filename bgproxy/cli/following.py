@@ -9,7 +9,18 @@ from typing import Any, Final, Protocol, TextIO
 
 from bgproxy.cli.client import Answer, ApiError, Client
 from bgproxy.cli.exits import UnreachableError
-from bgproxy.cli.story import Deployment, bar, between, figure_lines, is_stage, passed, repeats, result_lines, said
+from bgproxy.cli.story import (
+    Deployment,
+    bar,
+    between,
+    briefly,
+    figure_lines,
+    is_stage,
+    passed,
+    repeats,
+    result_lines,
+    said,
+)
 from bgproxy.cli.terminal import Paint, Region
 from bgproxy.cli.words import duration, printable
 
@@ -260,8 +271,8 @@ class Follower:
         fresh = list(results[same:])
         self._results = list(results)
         while True:
-            step = steps[self._step]
-            following = steps[self._step + 1] if self._step + 1 < len(steps) else None
+            step = briefly(steps[self._step], results)
+            following = briefly(steps[self._step + 1], results) if self._step + 1 < len(steps) else None
             while fresh and (following is None or fresh[0]["stage"] == step["state"]):
                 result = fresh.pop(0)
                 if not repeats(result, results):

@@ -87,6 +87,12 @@ def repeats(result: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> b
     return result["name"] == "cause" and any(other["details"] == result["details"] for other in same)
 
 
+def briefly(step: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """A step without its why, where what was found just before says as much: the last line says it once more."""
+    told = any(not result["ok"] and result["found"] and result["found"] in step["why"] for result in results)
+    return {**step, "why": ""} if told else step
+
+
 def outcome(deployment: Deployment) -> str:
     """How it ended, and why, in one sentence."""
     state = str(deployment["state"])
@@ -139,7 +145,8 @@ def story(deployment: Deployment, paint: Paint) -> list[str]:
     lines += [f"  {printable(upstream)}" for upstream in deployment["upstreams"] or ()]
     results = list(deployment["results"])
     steps = deployment["steps"]
-    for at, step in enumerate(steps):
+    for at, long in enumerate(steps):
+        step = briefly(long, results)
         following = steps[at + 1] if at + 1 < len(steps) else None
         why = f": {printable(step['why'])}" if step["why"] and is_stage(step["state"]) else ""
         if is_stage(step["state"]):

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import unicodedata
 from collections.abc import Sequence
 from typing import Final, TextIO
 
@@ -54,7 +55,27 @@ def columns(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(
 
 
 def _width(text: str) -> int:
-    return len(_ESCAPE.sub("", text))
+    return sum(map(_cells, _ESCAPE.sub("", text)))
+
+
+def _cells(char: str) -> int:
+    """Columns that a character takes on a terminal: two of a Chinese one, none of an accent of its own (UAX #11)."""
+    if char.isascii():
+        return 1
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def _first(text: str, room: int) -> str:
+    """As much of the beginning as fits into so many columns."""
+    if len(text) <= room and text.isascii():
+        return text
+    for at, char in enumerate(text):
+        room -= _cells(char)
+        if room < 0:
+            return text[:at]
+    return text
 
 
 class Progress:
@@ -71,7 +92,7 @@ class Progress:
         """Say this; `now` is a monotonic time in seconds."""
         if self._terminal:
             room = shutil.get_terminal_size().columns - 1
-            self._stream.write(f"\r\x1b[K{text[:room]}")
+            self._stream.write(f"\r\x1b[K{_first(text, room)}")
             self._stream.flush()
             self._shown = text
         elif text != self._shown and now >= self._next:
@@ -97,8 +118,8 @@ def cut(text: str, room: int) -> str:
             kept.append(part)
             coloured = True
         else:
-            kept.append(part[: max(room - seen, 0)])
-            seen += len(part)
+            kept.append(_first(part, room - seen))
+            seen += _width(part)
     return "".join(kept) + ("\x1b[0m" if coloured else "")
 
 

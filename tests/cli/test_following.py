@@ -95,6 +95,26 @@ def test_a_cause_that_a_check_has_said_is_not_said_again(admin, capsys):
     ]
 
 
+def test_why_it_goes_back_is_said_once_before_the_outcome(admin, capsys):
+    """By the rule that was broken; or, where nothing was found, behind the state."""
+    rule = result("baking", "bake.errors.max", ok=False, found="5% failed")
+    back = deployment("baking", "rolling_back", "rolled_back", results=[rule])
+    back["steps"][2]["why"] = "green: 5% failed"
+    play(admin, back)
+    follow()
+    by_hand = deployment("baking", "rolling_back", "rolled_back")
+    by_hand["steps"][2]["why"] = "aborted by bob"
+    play(admin, by_hand)
+    follow()
+    assert capsys.readouterr().out.splitlines() == [
+        "baking",
+        "  FAILED bake.errors.max: 5% failed",
+        "rolling back",
+        "baking",
+        "rolling back: aborted by bob",
+    ]
+
+
 def test_what_was_missed_between_two_looks_is_told_in_order(admin, capsys):
     """Results stand below their stage, though they are seen when it is over."""
     results = [result("verifying", "a"), result("switching", "b"), result("baking", "c")]

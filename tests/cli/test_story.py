@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 from support.fake_admin import deployment, result
 
-from bgproxy.cli.story import bar, between, figure_lines, outcome, passed, result_lines, stage_names, story, took
+from bgproxy.cli.story import (
+    bar,
+    between,
+    briefly,
+    figure_lines,
+    outcome,
+    passed,
+    result_lines,
+    stage_names,
+    story,
+    took,
+)
 from bgproxy.cli.terminal import Paint
 
 PLAIN = Paint(on=False)
@@ -104,3 +115,21 @@ def test_the_story_of_one_under_way():
     """With how far it is."""
     progress = {"share": 0.5, "text": "bakes", "figures": {}}
     assert story(deployment("baking", progress=progress), PLAIN)[-2:] == ["  bakes", "shop: deployment 3 is baking"]
+
+
+def test_a_cause_that_was_just_found_is_not_given_again():
+    """The stage that broke says it, and the last line; not the way back between them."""
+    rule = result("baking", "bake.errors.max", ok=False, found="5% of 60 requests failed")
+    why = "green: 5% of 60 requests failed"
+    told = deployment("baking", "rolling_back", "rolled_back", results=[rule], outcome=why)
+    for step in told["steps"][-2:]:
+        step["why"] = why
+    assert briefly(told["steps"][-1], [])["why"] == why
+    assert story(told, PLAIN)[2:] == [
+        "2024-01-01T00:00:01.000Z  baking (1.0 s) [alice]",
+        "  FAILED bake.errors.max: 5% of 60 requests failed",
+        "2024-01-01T00:00:02.000Z  rolling back (1.0 s) [alice]",
+        "shop: deployment 3 was rolled back after 3.0 s: green: 5% of 60 requests failed",
+    ]
+    told["steps"][-2]["why"] = "aborted by bob"
+    assert story(told, PLAIN)[4].endswith("rolling back (1.0 s) [alice]: aborted by bob")

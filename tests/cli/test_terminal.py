@@ -102,3 +102,15 @@ def test_a_region_is_redrawn_in_its_place():
     )
     assert Region.suits(out)
     assert not Region.suits(io.StringIO())
+
+
+def test_wide_characters_take_two_columns():
+    """And accents of their own none: a line of them must not wrap where it is redrawn."""
+    assert cut("检查一二三", 6) == "检查一"
+    assert cut("检查一二三", 5) == "检查"
+    assert cut("e\u0301" * 4, 3) == "e\u0301" * 3
+    assert cut(Paint(on=True)("检查", "red"), 3) == "\x1b[31m检\x1b[0m\x1b[0m"
+    assert columns([["检", "a"], ["xy", "b"]]) == ["检  a", "xy  b"]
+    out = Terminal()
+    Progress(out).show("检" * 20, 0.0)
+    assert out.getvalue() == "\r\x1b[K" + "检" * 9
