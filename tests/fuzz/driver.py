@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fuzz.seeds import seeds
 
-TARGETS = ("requests", "responses")
+TARGETS = ("requests", "responses", "wires")
 FOUND = Path(__file__).resolve().parents[2] / ".fuzz"
 SECONDS = 600
 #: The longest input, bytes: a few heads and bodies.

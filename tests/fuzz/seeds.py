@@ -78,7 +78,8 @@ RESPONSES: Final = {
 
 
 def seeds(which: str) -> list[bytes]:
-    """All seeds of a target: `requests` or `responses`."""
+    """All seeds of a target: `requests`, or `responses` and `wires`, which read the same."""
+    which = "requests" if which == "requests" else "responses"
     found = list((REQUESTS if which == "requests" else RESPONSES).values())
     for path in sorted(CORPORA.glob(f"*_{which}.jsonl")):
         with path.open(encoding="utf-8") as lines:

@@ -1,4 +1,4 @@
-"""What atheris calls: `target.py requests|responses [options and folders of libFuzzer]`. Started by `driver.py`.
+"""What atheris calls: `target.py requests|responses|wires [options and folders of libFuzzer]`. Started by `driver.py`.
 
 The source tree is fuzzed, not an installed build: only interpreted code tells which of its branches were taken.
 """
@@ -17,6 +17,7 @@ from support.odd import spoil  # noqa: E402
 
 with atheris.instrument_imports(include=["bgproxy"]):
     from support.judging import MARK, check_requests_at_any_split, check_response_at_any_split, places_of
+    from support.wired import check_wire
 
 
 def requests(data: bytes) -> None:
@@ -35,6 +36,12 @@ def responses(data: bytes) -> None:
     check_response_at_any_split(data, cuts, method, minor, primed=chance.random() < 0.5, order=chance.randrange(1000))
 
 
+def wires(data: bytes) -> None:
+    """The bytes of an idle pool's upstream, to the controller."""
+    cuts, _, chance = places_of(data)
+    check_wire(data, cuts, chance.choice((b"GET", b"GET", b"HEAD")))
+
+
 def mutate(data: bytes, most: int, seed: int) -> bytes:
     """Half of the time what libFuzzer thinks of, half of the time lines, numbers and line ends."""
     chance = Random(seed)
@@ -46,6 +53,6 @@ def mutate(data: bytes, most: int, seed: int) -> bytes:
 
 
 if __name__ == "__main__":
-    target = {"requests": requests, "responses": responses}[sys.argv.pop(1)]
+    target = {"requests": requests, "responses": responses, "wires": wires}[sys.argv.pop(1)]
     atheris.Setup(sys.argv, target, custom_mutator=mutate)
     atheris.Fuzz()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from bgproxy.control.probing import words
 from bgproxy.http1.chunked import ChunkedBody
-from bgproxy.http1.errors import ProtocolError
+from bgproxy.http1.errors import BadResponse, ProtocolError
 from bgproxy.http1.names import NameTable
 from bgproxy.http1.response import ResponseHead, parse_response_head
 from bgproxy.model.snapshot import Address, TlsSpec
@@ -21,8 +21,9 @@ from bgproxy.model.snapshot import Address, TlsSpec
 if TYPE_CHECKING:
     import ssl
 
-#: Bytes of an answer's head, with the interim ones before it; as of health checks.
+#: Bytes of an answer's head, and interim answers before the final one; as of those to live requests.
 MAX_HEAD: Final = 64 * 1024
+MAX_INTERIM: Final = 32
 
 #: Why there was no answer.
 Kind = Literal["", "refused", "timed out", "reset", "rubbish", "other"]
@@ -77,7 +78,9 @@ class Wire(asyncio.Protocol):
         self._begin()
 
     def _begin(self) -> None:
-        self._held = b""  # of a head
+        self._held = bytearray()  # of a head
+        self._interims = 0
+        self._gap = False  # an interim answer has just ended
         self._head: ResponseHead | None = None
         self._fields: tuple[tuple[str, str], ...] = ()
         self._chunks: ChunkedBody | None = None
@@ -106,6 +109,8 @@ class Wire(asyncio.Protocol):
                 raise
         except OSError as error:
             raise self._unopened(error) from None
+        except ValueError as error:  # of a name that no certificate can have
+            raise Unanswered("other", str(error)) from None
         if self._transport is None:  # it was lost as soon as it stood
             raise Unanswered("reset", "the connection was closed as soon as it stood")
         self.reusable = True
@@ -221,22 +226,47 @@ class Wire(asyncio.Protocol):
 
     def _take_head(self, data: bytes) -> bytes:
         """Find the final head; what came behind it."""
-        seen = self._held + data
-        while (end := seen.find(b"\r\n\r\n")) != -1:
-            head = parse_response_head(seen[: end + 2], self._names)
-            if head.status >= 200 or head.status == 101:
+        held = self._held
+        looked = max(len(held) - 3, 0)  # no end of a head begins before that
+        held += data
+        at = 0
+        while True:
+            if self._gap and held.startswith(b"\r\n", at):
+                self._gap = False  # some servers end a 100 with one empty line too many
+                at += 2
+            end = held.find(b"\r\n\r\n", max(at, looked))
+            if (end if end != -1 else len(held)) - at > MAX_HEAD:
+                raise BadResponse(f"a head of more than {MAX_HEAD} bytes")
+            if end == -1:
+                del held[:at]
+                self._check_begun(b"\n" in data)
+                return b""
+            head = parse_response_head(bytes(held[at : end + 2]), self._names)
+            if head.status >= 200:
                 self._head = head
-                self._fields = _fields(seen[:end])
+                self._fields = _fields(bytes(held[at:end]))
                 self._frame(head)
-                return seen[end + 4 :]
-            seen = seen[end + 4 :]
-        if len(seen) > MAX_HEAD:
-            raise ProtocolError(502, f"a head of more than {MAX_HEAD} bytes")
-        begin = seen[:7]
+                rest = bytes(held[end + 4 :])
+                held.clear()
+                return rest
+            if head.status == 101:
+                raise BadResponse("it switched protocols unasked")
+            self._interims += 1
+            if self._interims > MAX_INTERIM:
+                raise BadResponse("too many interim responses")
+            self._gap = True
+            at = end + 4
+
+    def _check_begun(self, lines: bool) -> None:
+        """Refuse now what cannot become a head, since its end may never come."""
+        held = self._held
+        if self._gap and held == b"\r":
+            return
+        begin = held[:7]
         if begin != b"HTTP/1."[: len(begin)]:
-            raise ProtocolError(502, "not an HTTP/1 status line")
-        self._held = seen
-        return b""
+            raise BadResponse("not an HTTP/1 status line")
+        if lines and held.count(b"\n") != held.count(b"\r\n"):
+            raise BadResponse("a bare LF in the header")
 
     def _frame(self, head: ResponseHead) -> None:
         if head.bodyless or self._head_only:
@@ -275,7 +305,7 @@ class Wire(asyncio.Protocol):
         if head is None or waiter is None or waiter.done():
             return
         waiter.set_result(Reply(head.status, self._fields, bytes(self._body), self._cut))
-        self.reusable = again and not head.close and head.status != 101
+        self.reusable = again and not head.close
         if not self.reusable:
             self.close()
 

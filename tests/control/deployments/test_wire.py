@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import time
 
 import pytest
 from support.backends import Backend
 
 from bgproxy.control.deployments.wire import MAX_HEAD, Unanswered, Way, Wire
 from bgproxy.http1.names import NameTable
+from bgproxy.model.snapshot import TlsSpec
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -138,3 +141,42 @@ async def test_bytes_that_nobody_asked_for_end_it(backend):
     async with asked(backend, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (_, wire):
         wire.data_received(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
         assert not wire.reusable
+
+
+async def test_an_empty_line_too_many_behind_an_interim_answer(backend):
+    """As in live traffic, where it is passed over once, wherever the pieces are cut."""
+    pieces = (b"HTTP/1.1 100 Continue\r\n\r\n\r", b"\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    async with asked(backend, *pieces) as (reply, wire):
+        assert (reply.status, reply.body, wire.reusable) == (200, b"ok", True)
+    with pytest.raises(Unanswered, match="not an HTTP answer"):
+        async with asked(backend, pieces[0], b"\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 100 \r\n\r\n" * 100_000, "too many interim responses"),
+        (b"HTTP/1.1 200 OK\r\nA: " + b"b" * (MAX_HEAD + 1) + b"\r\n\r\n", "a head of more than"),
+        (b"HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", "it switched protocols unasked"),
+        (b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", "a bare LF in the header"),
+    ],
+    ids=["1xx for ever", "a whole head that is too long", "101", "bare LF"],
+)
+async def test_what_live_traffic_would_not_get_is_no_answer(backend, answer, reason):
+    """Told at once: neither more bytes nor the end of the connection are waited for, and no time is lost on them."""
+    began = time.process_time()
+    with pytest.raises(Unanswered, match=reason) as caught:
+        async with asked(backend, answer):
+            pass
+    assert caught.value.kind == "rubbish"
+    assert time.process_time() - began < 0.5
+
+
+async def test_a_name_that_no_certificate_can_have():
+    """It is told as what it is; nothing breaks on it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        wire = Wire(Way("x", server.getsockname(), "a", tls=TlsSpec(), server_name=".a"), NameTable())
+        with pytest.raises(Unanswered) as caught:
+            await wire.open()
+    assert caught.value.kind == "other"
