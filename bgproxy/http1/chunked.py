@@ -12,7 +12,7 @@ from typing import Final
 
 from bgproxy.http1.bytesets import HEXDIGITS, OWS, SECTION
 from bgproxy.http1.errors import ProtocolError
-from bgproxy.http1.names import NOT_IN_TRAILERS, NameTable
+from bgproxy.http1.names import NOT_IN_TRAILERS, OURS_PREFIX, NameTable
 
 #: Longest chunk-size line with its extensions.
 MAX_SIZE_LINE: Final = 256
@@ -207,7 +207,8 @@ class ChunkedBody:
         if value.strip(OWS).translate(None, SECTION) or b"\r" in line or b"\n" in line:
             raise ProtocolError(400, "a control character in a trailer")
         lower = name.lower()
-        return lower in NOT_IN_TRAILERS or lower.replace(b"_", b"-") in NOT_IN_TRAILERS
+        dashed = lower.replace(b"_", b"-")
+        return lower in NOT_IN_TRAILERS or dashed in NOT_IN_TRAILERS or dashed.startswith(OURS_PREFIX)
 
 
 def chunk(data: bytes) -> bytes:

@@ -20,13 +20,16 @@ CONNECTION: Final = 5
 UPGRADE: Final = 6
 EXPECT: Final = 7
 COOKIE: Final = 8
-FORWARDED: Final = 9  # X-Forwarded-*, Forwarded, X-Real-IP: believed from trusted peers only
+FORWARDED: Final = 9  # X-Forwarded-*, Forwarded, X-Real-IP, X-BGProxy-Mirror: believed from trusted peers only
 REQUEST_ID: Final = 10
 DATE: Final = 11
 EXTRA: Final = 12  # named by a service: its preview header
 MAX_FORWARDS: Final = 13
 REPEATING: Final = 14  # as PLAIN, and its lines are worth remembering
 VIA: Final = 15
+OURS: Final = 16  # X-BGProxy-*: what we say, or are told; what clients say of it goes no further
+
+OURS_PREFIX: Final = b"x-bgproxy-"
 
 _KINDS: Final = {
     b"host": HOST,
@@ -42,6 +45,7 @@ _KINDS: Final = {
     b"x-forwarded-port": FORWARDED,
     b"forwarded": FORWARDED,
     b"x-real-ip": FORWARDED,
+    b"x-bgproxy-mirror": FORWARDED,  # of a bgproxy before us that repeats a request
     b"x-request-id": REQUEST_ID,
     b"date": DATE,
     b"max-forwards": MAX_FORWARDS,
@@ -92,6 +96,7 @@ PROTECTED: Final = frozenset(
         b"forwarded",
         b"x-real-ip",
         b"x-request-id",
+        b"x-bgproxy-mirror",
     }
 )
 
@@ -164,6 +169,8 @@ class NameTable:
                 kind = DROP
             elif lower in self.extra:
                 kind = EXTRA
+            elif lower.startswith(OURS_PREFIX):
+                kind = OURS
             elif b"_" in lower:
                 # CGI-like back ends cannot tell X_Forwarded_For from X-Forwarded-For: an alias of what matters here
                 # is never forwarded; all others are the application's own.
@@ -171,6 +178,8 @@ class NameTable:
                 meant = dashed in self.extra or dashed in self.removed
                 if meant or dashed in PROTECTED or _KINDS.get(dashed, REPEATING) != REPEATING:
                     kind = DROP
+                elif dashed.startswith(OURS_PREFIX):
+                    kind = OURS
         if len(self.known) < _MEMORY and len(name) <= 64:
             self.known[name] = kind
         return kind

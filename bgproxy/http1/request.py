@@ -21,6 +21,8 @@ from bgproxy.http1.names import (
     FORWARDED,
     HOST,
     MAX_FORWARDS,
+    OURS,
+    OURS_PREFIX,
     PLAIN,
     PROTECTED,
     REPEATING,
@@ -68,7 +70,7 @@ class RequestFields:
     again: bool = True  # the block may be met again: of HTTP/1.1, and nothing in it goes by the method
     cookies: bytes = b""  # all Cookie lines, joined as RFC 6265 section 5.4 would
     request_id: bytes = b""
-    forwarding: tuple[tuple[bytes, bytes], ...] = ()  # X-Forwarded-* and kin as sent: (lower name, value)
+    forwarding: tuple[tuple[bytes, bytes], ...] = ()  # of kind FORWARDED, as sent: (lower name, value)
 
     def __init__(self) -> None:
         self.minor = 1
@@ -303,7 +305,10 @@ def parse_request_fields(
             if fields.extra is None:
                 fields.extra = {}
             fields.extra[name.lower()] = value
-            kept.append(line)
+            if name.lower().startswith(OURS_PREFIX):
+                edited = True
+            else:
+                kept.append(line)  # it may be an application's too, and be passed on by it
         elif kind == MAX_FORWARDS:
             # What it asks for goes by the method, which is not known here, and is another one in the next request.
             first = fields.max_forwards == -1
@@ -316,6 +321,8 @@ def parse_request_fields(
             if is_in_via(value, names.pseudonym):
                 raise BadRequest(508, "it has been here before, says its Via: an upstream leads back to this bgproxy")
             kept.append(line)
+        elif kind == OURS:
+            edited = True
         else:
             kept.append(line)
 

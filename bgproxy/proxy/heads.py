@@ -28,6 +28,8 @@ _ENDS: Final = [b"%d\r\n\r\n" % number for number in range(1000)]
 #: Methods that a block which was met may come with; TRACE is looked at closely each time.
 _REMEMBERED: Final = frozenset(METHODS) - {b"TRACE"}
 _SPECIAL: Final = frozenset({b"CONNECT", b"TRACE"})
+#: What goes on as trusted peers have sent it, under these names.
+_KEPT: Final = (b"forwarded", b"x-real-ip", b"x-bgproxy-mirror")
 #: What a client proves itself by: a TRACE goes on without, so that no upstream can echo it (RFC 9110 section 9.3.8).
 _CREDENTIALS: Final = frozenset({b"cookie", b"authorization", b"proxy-authorization"})
 
@@ -264,9 +266,7 @@ class RequestHeads:
             forwarding.get(b"x-forwarded-port", self.listener.port),
             b"\r\nVia: 1.%d %b\r\n" % (fields.minor, self.context.pseudonym),
         ]
-        lines.extend(
-            b"%b: %b\r\n" % (name, forwarding[name]) for name in (b"forwarded", b"x-real-ip") if name in forwarding
-        )
+        lines.extend(b"%b: %b\r\n" % (name, forwarding[name]) for name in _KEPT if name in forwarding)
         if fields.upgrade:
             lines.append(b"Connection: Upgrade\r\nUpgrade: " + fields.upgrade + b"\r\n")
         self.fixed_id = self.trusted and bool(fields.request_id)

@@ -211,6 +211,13 @@ def test_trailers_are_limited():
     assert status_of(b"0\r\nHost: " + b"a" * MAX_TRAILERS + b"\r\n\r\n") == 431  # a dropped one counts as well
 
 
+@pytest.mark.parametrize("name", [b"X-BGProxy-Mirror", b"x_bgproxy_mirror", b"X-BGProxy-Pool"])
+def test_our_own_fields_are_no_trailers_of_clients(name):
+    """As in a head, they go no further."""
+    body = ChunkedBody(NameTable(frozenset({b"x-bgproxy-pool"})))
+    assert body.feed(b"0\r\nX-A: 1\r\n" + name + b": 1\r\n\r\n") == b"0\r\nX-A: 1\r\n\r\n"
+
+
 def test_bytes_of_data_are_counted_as_they_come():
     """Row 37 rests on it: a limit is met in the middle of a chunk."""
     body = ChunkedBody(NAMES)

@@ -11,6 +11,7 @@ from bgproxy.http1.names import (
     FORWARDED,
     HOST,
     NOT_IN_TRAILERS,
+    OURS,
     PLAIN,
     PROTECTED,
     REPEATING,
@@ -46,6 +47,7 @@ def test_what_is_no_name_is_said_to_be_none_and_not_remembered(name):
         b"Keep_Alive",
         b"Max_Forwards",
         b"X_BGProxy_Pool",
+        b"X_BGProxy_Mirror",
     ],
 )
 def test_an_underscore_alias_of_what_matters_is_dropped(alias):
@@ -53,10 +55,16 @@ def test_an_underscore_alias_of_what_matters_is_dropped(alias):
     assert NameTable(frozenset({b"x-bgproxy-pool"})).learn(alias) == DROP
 
 
-@pytest.mark.parametrize("name", [b"X_Mine", b"_", b"__host__", b"x_bgproxy_pool"])
+@pytest.mark.parametrize("name", [b"X_Mine", b"_", b"__host__", b"x_bgproxy"])
 def test_other_underscores_are_the_applications_own(name):
     """Only an alias of a name that decides something is dropped."""
     assert NameTable().learn(name) == PLAIN
+
+
+@pytest.mark.parametrize("name", [b"X-BGProxy-Pool", b"x-bgproxy-anything", b"X_BGProxy_Pool", b"X-BGPROXY_x"])
+def test_what_begins_as_our_own_fields_do_is_ours(name):
+    """Also one that nobody has thought of yet, and an alias with underscores."""
+    assert NameTable().learn(name) == OURS
 
 
 @pytest.mark.parametrize("name", [b"Keep-Alive", b"Proxy-Connection", b"TE", b"HTTP2-Settings"])
@@ -67,7 +75,15 @@ def test_hop_by_hop_names_are_dropped(name):
 
 @pytest.mark.parametrize(
     "name",
-    [b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Forwarded-Port", b"Forwarded", b"X-Real-IP"],
+    [
+        b"X-Forwarded-For",
+        b"X-Forwarded-Proto",
+        b"X-Forwarded-Host",
+        b"X-Forwarded-Port",
+        b"Forwarded",
+        b"X-Real-IP",
+        b"X-BGProxy-Mirror",
+    ],
 )
 def test_forwarding_names_are_known_and_protected(name):
     """They are believed from trusted peers only, and no Connection takes them away (http.md rows 39, 41)."""

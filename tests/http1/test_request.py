@@ -486,6 +486,23 @@ def test_a_nominated_preview_header_is_not_obeyed():
     assert b"X-Pool" not in fields.forwarded
 
 
+@pytest.mark.parametrize(("name", "goes_on"), [(b"X-Pool", b"X-Pool: green\r\n"), (b"X-BGProxy-Pool", b"")])
+def test_a_preview_header_is_looked_at_and_ours_goes_no_further(name, goes_on):
+    """It has led to this pool; an upstream that is a bgproxy too has pools of its own. Another name may be an application's."""
+    fields = parse(b"X-A: 1", name + b": green", b"X-B: 2", extra=frozenset({name.lower()}))
+    assert fields.extra == {name.lower(): b"green"}
+    assert fields.forwarded == b"Host: a\r\nX-A: 1\r\n" + goes_on + b"X-B: 2\r\n"
+
+
+@pytest.mark.parametrize("name", [b"X-BGProxy-Mirror", b"X-BGProxy-Pool", b"x-bgproxy-new", b"X_BGProxy_Mirror"])
+def test_what_only_we_say_is_not_forwarded(name):
+    """An upstream may leave something undone for a request that bears our mark; no client's word is enough for that."""
+    fields = parse(b"X-A: 1", name + b": 1", b"X-B: 2")
+    assert fields.forwarded == b"Host: a\r\nX-A: 1\r\nX-B: 2\r\n"
+    block = b"POST / HTTP/1.1\r\nHost: a\r\nX-A: 3\r\n" + name + b": 1\r\nX-B: 4\r\n\r\n"
+    assert fields.forwards(block, block.split(b"\r\n")) == b"Host: a\r\nX-A: 3\r\nX-B: 4\r\n"
+
+
 @pytest.mark.parametrize(
     ("lines", "minor", "close"),
     [

@@ -94,6 +94,18 @@ async def test_row_41_who_the_client_is() -> None:
         assert sent.all(b"x-request-id") == [b"mine"]
 
 
+async def test_our_own_fields_are_no_clients() -> None:
+    """X-BGProxy-*: an upstream may skip side effects for the mark of a mirrored request. The mark of a trusted peer, another bgproxy, is kept."""
+    lines = (b"X-BGProxy-Mirror: 1", b"x-bgproxy-pool: blue", b"X-BGProxy-Later: 1", b"X_BGProxy_Mirror: 1")
+    async with front() as shop:
+        sent = await shop.forwarded(request(*lines))
+        assert b"bgproxy" not in shop.witness.raw[-1].lower().replace(b"via: 1.1 bgproxy-", b"")
+    async with front(trusted_proxies=("127.0.0.0/8",)) as shop:
+        sent = await shop.forwarded(request(*lines))
+        assert sent.all(b"x-bgproxy-mirror") == [b"1"]
+        assert sent.all(b"x-bgproxy-pool") == sent.all(b"x-bgproxy-later") == sent.all(b"x_bgproxy_mirror") == []
+
+
 async def test_row_42_via_is_added_and_loops_end() -> None:
     """Each bgproxy has a name of its own in Via; one that meets its own name again answers 508 (Loop Detected)."""
     async with front() as inner, DataPlane() as outer:

@@ -12,6 +12,7 @@ from support.dataplane import OK, DataPlane, get, read_head, reset, until
 from bgproxy.config.schema import Preview
 from bgproxy.model.snapshot import MirrorSpec
 from bgproxy.proxy import mirror
+from bgproxy.proxy.peers import Networks
 from bgproxy.switchboard import layout
 from bgproxy.switchboard.messages import Mirrored
 
@@ -202,11 +203,22 @@ async def test_what_is_not_to_be_mirrored_is_not(tapped: Tapped) -> None:
         get(method="DELETE"),
         get("/", "X-BGProxy-Pool: blue"),
         get("/", "Connection: upgrade", "Upgrade: websocket"),
-        get("/", "x-bgproxy-mirror: 1"),
     ):
         assert (await tapped.plane.ask(request)).body == b"ok"
     assert not tapped.got
     assert tapped.counts() == (0, 0)
+
+
+@pytest.mark.parametrize(("trusted", "copied"), [((), 1), (("127.0.0.0/8",), 0)])
+async def test_what_was_mirrored_already_is_known_by_who_says_so(
+    tapped: Tapped, trusted: tuple[str, ...], copied: int
+) -> None:
+    """A bgproxy before this one, among the trusted proxies, is believed; a client's mark is no reason to leave it out."""
+    tapped.plane.context.trusted = Networks(trusted)
+    await tapped.serve(credit=10)
+    assert (await tapped.plane.ask(get("/", "x-bgproxy-mirror: 1"))).body == b"ok"
+    assert tapped.counts() == (copied, 0)
+    assert not any(b"bgproxy-mirror" in mirrored.head.lower() for mirrored in tapped.got)
 
 
 async def test_only_the_live_pool_is_sampled(tapped: Tapped) -> None:
