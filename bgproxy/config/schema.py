@@ -374,7 +374,7 @@ class Bake:
 class Retire:
     """What becomes of the old pool after the stand-by time: a command, a webhook, or nothing."""
 
-    after: Seconds = 1800.0
+    after: Annotated[float, DurationText(), Ge(0), Le(7 * 86400)] = 1800.0
     run: str = ""
     webhook: str = ""
     timeout: Seconds = 300.0

@@ -213,6 +213,13 @@ EVERYTHING = """\
 """
 
 
+def test_an_old_pool_may_be_retired_at_once():
+    """Nobody has to want a stand-by."""
+    made = load("  retire: { after: 0s, run: docker compose stop blue }\n")
+    assert made.retire is not None
+    assert made.retire.after == 0
+
+
 def test_all_that_may_be_said():
     """Every stage with its keys; nothing of it is a warning."""
     warnings: list[Mistake] = []

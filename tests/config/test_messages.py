@@ -32,6 +32,7 @@ DEPLOYMENT = [field.name for field in fields(schema.Deployment)]
         (schema.BakeLatency, "max", "a duration (250ms, 30s, 5m, 1h), more than 0s, at most 7d"),
         (schema.Service, "deployment", f"a mapping with the keys {', '.join(DEPLOYMENT)}"),
         (schema.Warm, "paths", "recent or a list, each item text"),
+        (schema.Retire, "after", "a duration (250ms, 30s, 5m, 1h) from 0s to 7d"),
         (schema.Bake, "for_", "a duration (250ms, 30s, 5m, 1h), more than 0s, at most 7d"),
     ],
 )

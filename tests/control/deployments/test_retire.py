@@ -28,6 +28,14 @@ async def test_the_old_pool_stands_by_and_is_retired_then():
     assert run.tell.lines[0] == "blue stands by, and is retired in 30m"
 
 
+async def test_without_a_stand_by_it_is_retired_at_once():
+    """As soon as it has drained."""
+    run = retiring(Retire(after=0.0, run='echo "stop $BGPROXY_OLD"'))
+    await retire(run)
+    assert run.clock.slept == 0.0
+    assert [(result.ok, result.details) for result in run.record.results] == [(True, ("stop blue",))]
+
+
 async def test_a_restart_waits_for_the_rest_alone():
     """The time counts from when the stand-by began."""
     clock = FakeClock()
