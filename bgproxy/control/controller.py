@@ -119,6 +119,7 @@ class Controller:
             worker: (self._census.pids.get(worker), end) for worker, end in birth.links.items()
         }
         self._note: asyncio.TimerHandle | None = None
+        self._were_split: set[int] = set()  # slots of services that a former controller has left in a canary
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
@@ -309,6 +310,11 @@ class Controller:
         """
         services = self._registry.services.values()
         # A share of a former controller's canary is none of this one's: the traffic is whole again.
+        self._were_split = {
+            s.slot
+            for s in services
+            if s.name not in fresh and self._board.share(s.slot) and self._board.live(s.slot) == s.live
+        }
         behind = {s.slot: s.live for s in services if s.name not in fresh and self._board.routing(s.slot) != s.live}
         if behind:
             self._board.commit(behind, self._now())
@@ -320,8 +326,9 @@ class Controller:
     def _resume_drains(self) -> None:
         """Watch what a former controller left draining."""
         for service in self._registry.services.values():
-            old = service.previous
-            since = self._board.switched_at(service.slot)
+            old, since = service.previous, self._board.switched_at(service.slot)
+            if service.slot in self._were_split:
+                old, since = 1 - service.live, self._now()
             if old is None or not since or self._now() >= last_moment(since, service):
                 continue
             staying = self._now() < since + sessions_stay(service.settings.sessions)

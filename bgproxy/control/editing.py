@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -65,7 +64,7 @@ class Editor:
         pool = service.pools[index]
         urls = self.check_pool(service, index, version, upstreams)
         label = pool.version if version is None else version
-        if index == service.deploying and actor != deployer(service.deployment or 0):
+        if index == service.unproven and actor != deployer(service.deployment or 0):
             raise Busy(
                 f"{service.name}: {pool.name} is being deployed to; abort deployment {service.deployment} first "
                 f"(bgproxy abort {service.deployment})."
@@ -140,7 +139,7 @@ class Editor:
         self, service: Service, index: int, draft: Draft, change: Callable[[PoolRecord], PoolRecord]
     ) -> None:
         self._registry.claim([service], f"a change of {POOLS[index]}")
-        await asyncio.shield(self._tasks.start(self._do(service, index, draft, change), name=f"edit {service.name}"))
+        await self._tasks.whole(self._do(service, index, draft, change), name=f"edit {service.name}")
 
     async def _do(self, service: Service, index: int, draft: Draft, change: Callable[[PoolRecord], PoolRecord]) -> None:
         try:

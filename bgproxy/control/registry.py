@@ -225,12 +225,17 @@ class Service:
         self.generation = 0
         self.switched_at: float | None = None  # seconds since 1970
         self.deployment: int | None = None  # the number of the one that is under way
-        self.deploying: int | None = None  # the pool that it has not made live yet
+        self.deploying: int | None = None  # the pool that it is to make live
         self.mirror: MirrorSpec | None = None  # while it compares
         self.changing = ""  # what runs just now, such as "a switch to green"; one change at a time
 
     def __repr__(self) -> str:
         return f"<Service {self.name} live={POOLS[self.live]} generation={self.generation}>"
+
+    @property
+    def unproven(self) -> int | None:
+        """The pool that a deployment under way is to make live, where it is not: nobody is to be sent there, or change it, meanwhile."""
+        return self.deploying if self.deploying != self.live else None
 
     def equip(self, tls: tuple[TlsSpec, TlsSpec]) -> list[Pool]:
         """Have the pools spoken to as `tls` and the settings say; those for which that is another way than before."""

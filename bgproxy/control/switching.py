@@ -150,9 +150,15 @@ class Switcher:
         reason: str = "",
         if_match: int | None = None,
     ) -> SwitchResult:
-        """Make the pool live that was so before; raises as `switch` does."""
+        """Make the pool live that was so before; raises as `switch` does.
+
+        While a deployment has not made its pool live, that would be the way forward: then the share of the clients that it
+        has moved comes back, and where it has moved none, it is refused.
+        """
         service = self._registry.find(name)
         order = _Order("rolled_back", actor, force, reason, self._now())
+        if service.unproven is not None:
+            return await self._take_back(service, order, wait, if_match)
         if service.previous is None:
             self._tallies.changed(name, "refused")
             raise Refused(
@@ -172,6 +178,7 @@ class Switcher:
         """
         self._registry.claim([service], f"a share of {share}%")
         to = 1 - service.live
+        before = self.share(service)
         try:
             if share:
                 self._check({service: to}, _Order("switched", actor, False, "", self._now(), enough))
@@ -179,7 +186,14 @@ class Switcher:
                 self._publisher.touch(service.name)
                 self._publisher.publish()
                 await self._links.warmed(await self._links.acknowledged(then_warm=((service.name, to),)), WARM_WITHIN)
+            if share and not before:
+                self._drain_no_more(service, to)
             self._board.split(service.slot, share)
+            if before and not share:
+                # To those clients it is a switch: what they have begun there has as long as it has after one.
+                service.pools[to].step(PoolEvent.SWITCHED_TO)
+                service.pools[to].step(PoolEvent.SWITCHED_AWAY)
+                self._drains.begin(service, to, self._now())
         finally:
             service.coming = None
             self._publisher.touch(service.name)
@@ -191,19 +205,40 @@ class Switcher:
         """What share of the clients the pool that is not live gets; per cent."""
         return self._board.share(service.slot)
 
+    def _drain_no_more(self, service: Service, pool: int) -> None:
+        """A pool that drains gets clients again: nothing of it is to be ended."""
+        if self._drains.of(service.name, pool) is not None:
+            self._drains.cancel(service.name, pool)
+            fit = service.pools[pool].healthy
+            service.pools[pool].step(PoolEvent.DRAINED_FIT if fit else PoolEvent.DRAINED_UNFIT)
+
+    async def _take_back(self, service: Service, order: _Order, wait: str, if_match: int | None) -> SwitchResult:
+        """All the traffic to the pool that is live, by hand; the deployment that has moved a share of it is over."""
+        try:
+            _check_wait(wait)
+            _check_match(service, if_match)
+            if not self.share(service):
+                raise Busy(
+                    f"{service.name}: deployment {service.deployment} is under way, and {POOLS[1 - service.live]} is not live yet; "
+                    f"{POOLS[service.live]} is, and has all the traffic. bgproxy abort {service.deployment} ends the deployment."
+                )
+            await self.split(service, 0, actor=order.actor)
+        except BgproxyError as error:
+            self._tallies.changed(service.name, "refused" if isinstance(error, Refused) else "failed")
+            raise
+        took = self._now() - order.began
+        self._tallies.changed(service.name, order.kind, took)
+        self.moved(service, order.actor, order.reason)
+        return await _waited(self._done(service, took), wait)
+
     async def _move(
         self, moves: dict[Service, int], order: _Order, wait: str, if_match: int | None
     ) -> list[SwitchResult]:
-        if wait not in WAITS:
-            raise Invalid(f"wait: {wait!r} is not allowed; it is {' or '.join(WAITS)}.")
+        _check_wait(wait)
         try:
             # From here to the claim without an await: what is checked is what will be changed.
             for service in moves:
-                if if_match is not None and service.generation != if_match:
-                    raise Stale(
-                        f"{service.name}: the generation is {service.generation}, not {if_match}: "
-                        "someone changed something since; look again."
-                    )
+                _check_match(service, if_match)
             changes = {service: to for service, to in moves.items() if to != service.live}
             self._check_deployments(changes, order)
             self._check(changes, order)
@@ -211,18 +246,12 @@ class Switcher:
             if changes:
                 self._registry.claim(changes, f"a change to {POOLS[next(iter(changes.values()))]}")
                 name = f"{order.kind}: {', '.join(service.name for service in changes)}"
-                done |= await asyncio.shield(self._tasks.start(self._change(changes, order), name))
+                done |= await self._tasks.whole(self._change(changes, order), name)
         except BgproxyError as error:
             for service in moves:
                 self._tallies.changed(service.name, "refused" if isinstance(error, Refused) else "failed")
             raise
-        results = []
-        for service in moves:
-            result, ending = done[service]
-            if wait == "drained" and ending is not None:
-                result = replace(result, drained=(await asyncio.shield(ending)).to_json())
-            results.append(result)
-        return results
+        return [await _waited(done[service], wait) for service in moves]
 
     def _done(self, service: Service, took: float | None) -> _Done:
         """How things stand now that it is done; `took` is None where nothing was to be done."""
@@ -336,6 +365,27 @@ class Switcher:
         self._events.emit(
             Draft(type="drained", message=message, service=service.name, pool=pool.name, data=drained.to_json())
         )
+
+
+def _check_wait(wait: str) -> None:
+    if wait not in WAITS:
+        raise Invalid(f"wait: {wait!r} is not allowed; it is {' or '.join(WAITS)}.")
+
+
+def _check_match(service: Service, if_match: int | None) -> None:
+    if if_match is not None and service.generation != if_match:
+        raise Stale(
+            f"{service.name}: the generation is {service.generation}, not {if_match}: "
+            "someone changed something since; look again."
+        )
+
+
+async def _waited(done: _Done, wait: str) -> SwitchResult:
+    """The answer, behind the drain if that is waited for."""
+    result, ending = done
+    if wait == "drained" and ending is not None:
+        return replace(result, drained=(await asyncio.shield(ending)).to_json())
+    return result
 
 
 def _target(service: Service, to: str | None) -> int:

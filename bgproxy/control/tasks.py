@@ -25,6 +25,15 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
+    async def whole(self, work: Coroutine[Any, Any, T], name: str) -> T:
+        """Run `work`, and wait for it: who is cancelled meanwhile goes on only when it has ended, and knows then what it has done."""
+        task = self.start(work, name)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            raise
+
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():

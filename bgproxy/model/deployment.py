@@ -94,7 +94,8 @@ DEPLOYMENT_TABLE: Final = Table(
             if at >= _FLIP or _ROW.index(after) <= _FLIP
         },
         **{(state, _E.FAIL): _S.FAILED for state in (*_ROW[:-1], _S.ROLLING_BACK)},
-        **{(state, _E.ABORT): _S.ABORTED for state in _ROW[:_FLIP]},
+        # In the switching, where somebody else has made the pool live meanwhile.
+        **{(state, _E.ABORT): _S.ABORTED for state in _ROW[: _FLIP + 1]},
         **{(state, _E.ROLL_BACK): _S.ROLLING_BACK for state in _ROW[_FLIP:-1]},
         # By hand, before the flip was ours; or by ourselves.
         (_S.ROLLING_BACK, _E.ROLLED_BACK): _S.ROLLED_BACK,

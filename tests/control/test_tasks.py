@@ -52,3 +52,24 @@ async def test_a_failure_that_nobody_hears_makes_no_noise() -> None:
     await tasks.close()
     with pytest.raises(ValueError):
         task.result()
+
+
+async def test_who_waits_for_the_whole_is_cancelled_behind_its_end():
+    """So that nobody takes for undone what is done a moment later."""
+    tasks, go, done = Tasks(), asyncio.Event(), []
+
+    async def change() -> None:
+        await go.wait()
+        done.append(True)
+
+    waiting = asyncio.create_task(tasks.whole(change(), "change"))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert done == [True]
+    await tasks.close()

@@ -57,10 +57,10 @@ _ROW: Final = (_S.QUEUED, *(state for state, _ in STAGES))
 class _Interrupted(Exception):  # noqa: N818 - says what it was
     """Somebody has ended the deployment from outside."""
 
-    def __init__(self, actor: Actor, why: str, *, undone: bool = False, gone: bool = False) -> None:
+    def __init__(self, actor: Actor, why: str, *, moved: bool = False, gone: bool = False) -> None:
         super().__init__(why)
         self.actor = actor
-        self.undone = undone  # the traffic is back on the old pool already
+        self.moved = moved  # the traffic, and not by the deployment
         self.gone = gone  # there is no traffic, and no service, any more
 
 
@@ -277,8 +277,11 @@ class Deployments:
         run = self._runs.get(service.name)
         if run is None or actor == run.actor:
             return
-        why = f"{POOLS[service.live]} was made live by {actor.name}{because(reason)}"
-        self._interrupt(run, _Interrupted(actor, why, undone=True))
+        # In a canary taken back the old pool was live all the time.
+        back = run.record.state is _S.SWITCHING and POOLS[service.live] != run.record.target
+        what = "given all traffic" if back else "made live"
+        why = f"{POOLS[service.live]} was {what} by {actor.name}{because(reason)}"
+        self._interrupt(run, _Interrupted(actor, why, moved=True))
 
     def forget(self, service: Service) -> None:
         """The service has left the configuration."""
@@ -324,11 +327,11 @@ class Deployments:
         if state is _S.ROLLING_BACK:
             raise Halted(run.record.steps[-1].why)
         if state in BEFORE_FLIP and live:
-            raise _Interrupted(ITSELF, f"{run.record.target} was made live by other means", undone=True)
+            raise _Interrupted(ITSELF, f"{run.record.target} was made live by other means", moved=True)
         if state is _S.SWITCHING and not live and run.settings.strategy.type != "all-at-once":
             raise Halted("bgproxy was restarted while the traffic was split")
         if state in AFTER_FLIP and state is not _S.SWITCHING and not live:
-            raise _Interrupted(ITSELF, f"{run.old.name} is live again", undone=True)
+            raise _Interrupted(ITSELF, f"{run.old.name} is live again", moved=True)
 
     async def _stages_of(self, run: Run) -> None:
         """The present stage, if it is one, and all that follow and are configured."""
@@ -379,13 +382,17 @@ class Deployments:
     async def _end(self, run: Run, actor: Actor, why: str, cause: Exception) -> None:
         """It cannot go on, or is not to: by where it stands, and by why."""
         details = cause.details if isinstance(cause, Halted | Refused) else ()
-        if details:
+        if details and all(
+            result.details != tuple(details) for result in run.record.results
+        ):  # the stage has not said it
             run.keep(Result(stage=run.record.state.value, name="cause", ok=False, found=why, details=tuple(details)))
         state = run.record.state
         interrupt = cause if isinstance(cause, _Interrupted) else None
-        if state in (_S.DRAINING, _S.RETIRING) and interrupt is not None and not interrupt.undone:
+        moved = interrupt is not None and interrupt.moved
+        live = POOLS[run.service.live] == run.record.target
+        if state in (_S.DRAINING, _S.RETIRING) and interrupt is not None and (live or not moved):
             await self._step(run, _E.SUCCEED, actor, f"it is live; what was left was called off: {why}")
-        elif state in BEFORE_FLIP:
+        elif state in BEFORE_FLIP or (state is _S.SWITCHING and moved and live):
             aborted = interrupt is not None or isinstance(cause, NotApproved)
             await self._step(run, _E.ABORT if aborted else _E.FAIL, actor, why)
         elif state in (_S.DRAINING, _S.RETIRING) and interrupt is None:
@@ -395,12 +402,12 @@ class Deployments:
         elif interrupt is not None and interrupt.gone:
             await self._step(run, _E.FAIL, actor, why)
         else:
-            await self._back(run, actor, why, undone=interrupt is not None and interrupt.undone)
+            await self._back(run, actor, why, done=moved and not live)
 
-    async def _back(self, run: Run, actor: Actor, why: str, *, undone: bool) -> None:
+    async def _back(self, run: Run, actor: Actor, why: str, *, done: bool) -> None:
         if run.record.state is not _S.ROLLING_BACK:
             await self._step(run, _E.ROLL_BACK, actor, why)
-        if not undone:
+        if not done:
             try:
                 await self._table[_S.ROLLING_BACK].stage(run)
             except (Halted, BgproxyError) as error:
@@ -465,7 +472,7 @@ class Deployments:
     def _mark(self, run: Run) -> None:
         """Tell the rest of the controller what may not be changed by hand meanwhile."""
         run.service.deployment = run.record.id
-        run.service.deploying = run.target if run.record.state in BEFORE_FLIP else None
+        run.service.deploying = run.target
 
     def _unmark(self, run: Run) -> None:
         name = run.service.name

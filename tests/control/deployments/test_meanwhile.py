@@ -1,0 +1,189 @@
+"""What happens while a deployment is under way: the real stages, and operators, reloads, workers and disks that come in between."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.control_room import ALICE, ControlRoom
+from support.waiting import eventually_async
+
+from bgproxy.config.schema import Approve, Bake, Deployment, Strategy
+from bgproxy.control.actor import Actor
+from bgproxy.errors import Busy
+
+BOB = Actor("bob", "10.0.0.2")
+GREEN = 1
+
+BY_HAND = Deployment(approve=Approve(mode="manual"))
+CANARY = Deployment(strategy=Strategy(type="canary", percent=20.0, for_=600.0), bake=Bake(for_=600.0))
+
+
+class Stage:
+    """A control room whose `shop` deploys as `settings` say."""
+
+    def __init__(self, room: ControlRoom) -> None:
+        self.room = room
+        self.number = 0
+
+    @property
+    def service(self) -> Any:
+        return self.room.controller._registry.find("shop")
+
+    async def there_and_back(self) -> None:
+        """Green was live once: a rollback has somewhere to go."""
+        for pool in ("green", "blue"):
+            await self.room.controller.switch({"shop": pool}, actor=ALICE)
+
+    async def begin(self, *, until: str = "", **how: Any) -> None:
+        self.number = (await self.room.controller.deploy("shop", actor=ALICE, **how))["id"]
+        if until:
+            await self.until(until)
+
+    def get(self) -> dict[str, Any]:
+        return self.room.controller.deployments.get(self.number)
+
+    async def until(self, state: str) -> dict[str, Any]:
+        await eventually_async(lambda: self.get()["state"] == state, what=state)
+        return self.get()
+
+    async def ended(self) -> dict[str, Any]:
+        await eventually_async(lambda: not self.get()["running"], what="its end")
+        return self.get()
+
+    def share(self) -> int:
+        return self.room.board.share(self.room.slot())
+
+    async def until_share(self, share: int) -> None:
+        await eventually_async(lambda: self.share() == share, what=f"a share of {share}%")
+
+
+@pytest.fixture
+async def stage(tmp_path, request):
+    """The test's mark says how the service deploys."""
+    async with ControlRoom(tmp_path, deployment=request.param) as room:
+        yield Stage(room)
+
+
+def deploys(settings: Deployment) -> Any:
+    return pytest.mark.parametrize("stage", [settings], ids=["-"], indirect=True)
+
+
+# --- rollbacks and switches by hand ---------------------------------------------------------------------------------
+
+
+@deploys(BY_HAND)
+async def test_a_rollback_before_the_switch_does_not_bring_the_new_version(stage):
+    """What was live before is what is being deployed to: nobody is sent there by a rollback."""
+    await stage.there_and_back()
+    await stage.begin(until="awaiting_approval")
+    with pytest.raises(Busy, match=f"deployment {stage.number} .*green is not live yet.*bgproxy abort {stage.number}"):
+        await stage.room.controller.rollback("shop", actor=BOB)
+    assert stage.room.everywhere() == ("blue", "blue", "blue")
+    assert stage.get()["running"]
+
+
+@deploys(CANARY)
+@pytest.mark.parametrize("was_live", [True, False])
+async def test_a_rollback_in_a_canary_takes_the_share_back(stage, was_live):
+    """All clients are on the old pool again, the deployment has ended, and who did it is told."""
+    if was_live:
+        await stage.there_and_back()
+    await stage.begin()
+    await stage.until_share(20)
+    result = await stage.room.controller.rollback("shop", actor=BOB, reason="customers call")
+    assert (result.live, stage.share()) == ("blue", 0)
+    found = await stage.ended()
+    assert (found["state"], found["outcome"]) == ("rolled_back", "blue was given all traffic by bob (customers call)")
+    assert found["steps"][-2]["by"] == "bob"
+    assert stage.room.everywhere() == ("blue", "blue", "blue")
+
+
+@deploys(CANARY)
+async def test_a_canary_that_is_taken_all_the_way_by_force_is_not_told_as_rolled_back(stage):
+    """The new version is live: the history must not say that it went back."""
+    await stage.begin()
+    await stage.until_share(20)
+    await stage.room.controller.switch({"shop": "green"}, actor=BOB, force=True)
+    found = await stage.ended()
+    assert (found["state"], found["outcome"]) == ("aborted", "green was made live by bob")
+    assert stage.room.everywhere() == ("green", "green", "green")
+    assert stage.share() == 0
+
+
+@deploys(CANARY)
+async def test_a_canary_that_is_taken_back_is_drained(stage):
+    """Whoever is in the middle of something on the new pool has as long as after a switch, and no longer."""
+    await stage.begin()
+    await stage.until_share(20)
+    worker = stage.room.workers[0]
+    worker.in_flight(stage.room.slot(), GREEN, 2, 1)
+    await stage.room.controller.deployments.abort(stage.number, actor=BOB)
+    await stage.ended()
+    assert stage.room.pool("shop", "green")["state"] == "draining"
+    await eventually_async(lambda: ("shop", GREEN) in worker.draining, what="the worker ends it at its deadline")
+    worker.in_flight(stage.room.slot(), GREEN, 2, 0)
+    await eventually_async(lambda: stage.room.pool("shop", "green")["state"] == "standby")
+    await eventually_async(lambda: not worker.draining, what="the worker knows of the end")
+
+
+@deploys(CANARY)
+async def test_a_canary_on_a_pool_that_drains_is_not_drained(stage):
+    """The new clients are there to stay: no deadline of the former ones is theirs."""
+    await stage.there_and_back()
+    worker = stage.room.workers[0]
+    worker.in_flight(stage.room.slot(), GREEN, 2, 1)
+    await stage.room.controller.switch({"shop": "green"}, actor=ALICE)
+    await stage.room.controller.switch({"shop": "blue"}, actor=ALICE)
+    await eventually_async(lambda: ("shop", GREEN) in worker.draining)
+    await stage.begin()
+    await stage.until_share(20)
+    await eventually_async(lambda: not worker.draining, what="the worker ends nothing there")
+    assert stage.room.pool("shop", "green")["state"] == "standby"
+
+
+@deploys(CANARY)
+async def test_after_a_restart_a_canary_is_drained_too(stage):
+    """The start makes the traffic whole; what the canary's clients began has its deadlines all the same."""
+    await stage.begin()
+    await stage.until_share(20)
+    stage.room.workers[0].in_flight(stage.room.slot(), GREEN, 2, 1)
+    await stage.room.restart()
+    assert (await stage.ended())["state"] == "rolled_back"
+    assert stage.room.pool("shop", "green")["state"] == "draining"
+    stage.room.workers[0].in_flight(stage.room.slot(), GREEN, 2, 0)
+
+
+# --- edits ----------------------------------------------------------------------------------------------------------
+
+
+@deploys(CANARY)
+async def test_the_pool_of_a_canary_is_not_changed_by_hand(stage):
+    """As before the switch: a share of the users is there, and the rules judge what was deployed."""
+    await stage.begin()
+    await stage.until_share(20)
+    with pytest.raises(Busy, match="green is being deployed to"):
+        await stage.room.controller.set_pool("shop", "green", version="3.0", upstreams=None, actor=BOB)
+    assert stage.get()["running"]
+
+
+# --- an abort in the middle of the flip -----------------------------------------------------------------------------
+
+
+@deploys(Deployment())
+async def test_an_abort_in_the_middle_of_the_switch_leaves_the_old_pool_live(stage):
+    """The switch waits for a worker; it comes to its end, and then everybody goes back. What is told is what is so."""
+    worker = stage.room.workers[0]
+    worker.stop()
+    await stage.begin(until="switching")
+    await eventually_async(lambda: stage.service.coming == GREEN, what="the switch waits for the worker")
+    await stage.room.controller.deployments.abort(stage.number, actor=BOB)
+    for _ in range(10):  # nothing is told before the switch has come to its end
+        await asyncio.sleep(0)
+        assert stage.get()["running"]
+    worker.go()
+    found = await stage.ended()
+    await eventually_async(lambda: not stage.service.changing, what="no change under way")
+    assert (found["state"], found["outcome"]) == ("rolled_back", "aborted by bob")
+    assert stage.room.everywhere() == ("blue", "blue", "blue")
