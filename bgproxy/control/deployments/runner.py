@@ -28,9 +28,10 @@ from bgproxy.control.deployments.first_checks import first_checks
 from bgproxy.control.deployments.keeping import kept
 from bgproxy.control.deployments.stage import Clock, Halted, Hands, NotApproved, Run, WallClock
 from bgproxy.control.deployments.telling import because, described, draft_of, said, success, went
+from bgproxy.control.deployments.unwritten import Unwritten
 from bgproxy.control.events import Draft
 from bgproxy.control.ledger import Ledger
-from bgproxy.control.registry import Registry, Service
+from bgproxy.control.registry import Pool, Registry, Service
 from bgproxy.control.state import State
 from bgproxy.errors import BgproxyError, Busy, Invalid, NotFound, Refused
 from bgproxy.model.deployment import (
@@ -89,17 +90,21 @@ class Deployments:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stages: dict[str, asyncio.Task[None]] = {}
         self._interrupts: dict[str, _Interrupted] = {}
+        self._unwritten = Unwritten(ledger, self._clock)
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
     async def resume(self) -> None:
         """Go on with what a former controller left running; services that have left the file lose theirs."""
-        for record in sorted(self._ledger.state.deployments.values(), key=lambda record: record.id):
-            if not record.running:
-                continue
+        running = [record for record in self._ledger.state.deployments.values() if record.running]
+        latest = {record.service: record for record in sorted(running, key=lambda record: record.id)}
+        for record in running:
             service = self._registry.services.get(record.service)
+            later = latest[record.service].id
             if service is None:
-                await self._end_orphan(record)
+                await self._end_orphan(record, "the service is not in the configuration any more")
+            elif record.id != later:  # its end came while the disk took nothing
+                await self._end_orphan(record, f"deployment {later} came after it; how it ended was not written down")
             else:
                 self._launch(record, service, resumed=True)
 
@@ -108,6 +113,7 @@ class Deployments:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._unwritten.stop()
 
     def _launch(self, record: DeploymentRecord, service: Service, *, resumed: bool) -> Run:
         run = Run(
@@ -155,19 +161,19 @@ class Deployments:
             Unavailable, StateError: the disk did not take it.
         """
         service = self._registry.find(name)
-        self._check_free(service)
         target = service.pools[1 - service.live]
+        self._check_free(service, target)
         if strategy is not None and strategy not in STRATEGIES:
             raise Invalid(f"strategy: {strategy!r} is not allowed; it is {', '.join(STRATEGIES)}.")
         if version is not None or upstreams is not None:
             upstreams = self._hands.editor.check_pool(service, 1 - service.live, version, upstreams)
-        elif not target.urls:
+        if not (target.urls if upstreams is None else upstreams):
             raise Refused(
                 f"{name}: {target.name} is idle and has no upstreams; name them (bgproxy deploy --upstream URL), or set the pool."
             )
 
         def make(state: State) -> tuple[State, list[Draft]]:
-            self._check_free(service)
+            self._check_free(service, target)  # others have changed things while this one waited for its turn
             record = DeploymentRecord(
                 id=state.last_deployment + 1,
                 service=name,
@@ -192,26 +198,36 @@ class Deployments:
         self._heard(run, _S.QUEUED)
         return run
 
-    def _check_free(self, service: Service) -> None:
+    def _check_free(self, service: Service, target: Pool) -> None:
+        """Raise if nothing can be deployed to this pool now: somebody else is at it, or it is not idle, or not there, any more."""
+        if self._registry.find(service.name) is not service:
+            raise Busy(f"{service.name} was changed by a reload just now; look again.")
         run = self._runs.get(service.name)
         if run is not None:
             raise Busy(
                 f"{service.name}: deployment {run.record.id} is {said(run.record.state)}; "
                 f"one at a time (bgproxy abort {run.record.id} ends it)."
             )
+        if service.coming is not None or target is service.pools[service.live]:
+            raise Busy(f"{service.name} is switched just now, so {target.name} is not idle; look again.")
 
     async def approve(self, number: int, *, actor: Actor, reason: str = "") -> dict[str, Any]:
         """Say yes to one that waits for it; raises `NotFound`, `Refused`."""
         run = self._running(number)
+        interrupt = self._interrupts.get(run.service.name)
+        if interrupt is not None:
+            raise Refused(f"Deployment {number} is about to end: {interrupt}.")
         if not run.waits:
             raise Refused(f"Deployment {number} is {said(run.record.state)} and does not wait for an approval.")
-        run.approver = actor
+        if run.approved.is_set():
+            return self.describe(run.record)  # once is enough
+        run.approval = (actor, f"approved by {actor.name}{because(reason)}")
         run.keep(
             Result(
                 stage=run.record.state.value,
                 name="approval",
                 ok=True,
-                found=f"approved by {actor.name}{because(reason)}",
+                found=run.approval[1],
             )
         )
         run.approved.set()
@@ -232,9 +248,9 @@ class Deployments:
         for run in self._runs.values():
             if run.record.id == number:
                 return run
-        if number in self._ledger.state.deployments:
-            state = self._ledger.state.deployments[number].state
-            raise Refused(f"Deployment {number} has ended: it {went(state)}.")
+        record = self._known().get(number)
+        if record is not None:
+            raise Refused(f"Deployment {number} has ended: it {went(record.state)}.")
         raise NotFound(f"There is no deployment {number}.")
 
     def get(self, number: int) -> dict[str, Any]:
@@ -242,15 +258,19 @@ class Deployments:
         for run in self._runs.values():
             if run.record.id == number:
                 return self.describe(run.record)
-        record = self._ledger.state.deployments.get(number)
+        record = self._known().get(number)
         if record is None:
             raise NotFound(f"There is no deployment {number}.")
         return self.describe(record)
 
     def listing(self, service: str) -> list[dict[str, Any]]:
         """Those of a service that are known, the latest last."""
-        records = [record for record in self._ledger.state.deployments.values() if record.service == service]
+        records = [record for record in self._known().values() if record.service == service]
         return [self.get(record.id) for record in sorted(records, key=lambda record: record.id)]
+
+    def _known(self) -> dict[int, DeploymentRecord]:
+        """All that are kept, by id, as they stand."""
+        return {**self._ledger.state.deployments, **self._unwritten.records}
 
     def begun_under(self, service: str, actor: Actor, key: str) -> dict[str, Any] | None:
         """The deployment of a service that somebody has begun with this key already."""
@@ -289,6 +309,12 @@ class Deployments:
         if run is not None:
             self._interrupt(run, _Interrupted(ITSELF, "the service has left the configuration", gone=True))
 
+    def _heed(self, run: Run) -> None:
+        """Raise what has come from elsewhere, if something has."""
+        interrupt = self._interrupts.pop(run.service.name, None)
+        if interrupt is not None:
+            raise interrupt
+
     def _interrupt(self, run: Run, interrupt: _Interrupted) -> None:
         name = run.service.name
         self._interrupts.setdefault(name, interrupt)
@@ -302,9 +328,10 @@ class Deployments:
         try:
             if resumed:
                 await first_checks(run)
+                self._heed(run)
                 await self._go_on(run)
             await self._stages_of(run)
-            await self._step(run, _E.SUCCEED, ITSELF, success(run))
+            await self._step(run, _E.SUCCEED, ITSELF, success(run), heeding=True)
         except _Interrupted as interrupt:
             await self._end(run, interrupt.actor, str(interrupt), interrupt)
         except Halted as halted:
@@ -344,7 +371,8 @@ class Deployments:
             if not entered:
                 if not entry.configured(run):
                     continue
-                await self._step(run, event, ITSELF, "")
+                (by, why), run.approval = run.approval or (ITSELF, ""), None
+                await self._step(run, event, by, why, heeding=True)
             entered = False
             if state is _S.SWITCHING and POOLS[run.service.live] == run.record.target:
                 continue  # a restart found it switched
@@ -352,40 +380,37 @@ class Deployments:
 
     async def _stage(self, run: Run, entry: stages.Entry) -> None:
         name = run.service.name
-        if name in self._interrupts:
-            raise self._interrupts.pop(name)
+        self._heed(run)
         run.show("")
         stage = self._stages[name] = asyncio.ensure_future(entry.stage(run))
         limit = entry.limit(run)
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit) as timer:
                 await stage
         except TimeoutError:
+            if not timer.expired():
+                raise
             raise Halted(
                 f"it was {said(run.record.state)} for longer than {format_duration(round(limit, 3))}"
             ) from None
         except asyncio.CancelledError:
-            interrupt = self._interrupts.pop(name, None)
-            if interrupt is None:
-                raise
-            raise interrupt from None
+            self._heed(run)
+            raise
         finally:
             del self._stages[name]
             if not stage.done():
                 stage.cancel()
                 await asyncio.wait({stage})
-        if name in self._interrupts:
-            raise self._interrupts.pop(name)
+        self._heed(run)
 
     # --- its end ----------------------------------------------------------------------------------------------------
 
     async def _end(self, run: Run, actor: Actor, why: str, cause: Exception) -> None:
         """It cannot go on, or is not to: by where it stands, and by why."""
-        details = cause.details if isinstance(cause, Halted | Refused) else ()
-        if details and all(
-            result.details != tuple(details) for result in run.record.results
-        ):  # the stage has not said it
-            run.keep(Result(stage=run.record.state.value, name="cause", ok=False, found=why, details=tuple(details)))
+        details = tuple(cause.details) if isinstance(cause, Halted | Refused) else ()
+        said_already = any(result.details == details for result in run.record.results)
+        if details and not said_already:
+            run.keep(Result(stage=run.record.state.value, name="cause", ok=False, found=why, details=details))
         state = run.record.state
         interrupt = cause if isinstance(cause, _Interrupted) else None
         moved = interrupt is not None and interrupt.moved
@@ -410,7 +435,9 @@ class Deployments:
         if not done:
             try:
                 await self._table[_S.ROLLING_BACK].stage(run)
-            except (Halted, BgproxyError) as error:
+            except Exception as error:
+                if not isinstance(error, Halted | BgproxyError):
+                    log.exception("deployment %d", run.record.id)
                 details = tuple(error.details) if isinstance(error, Halted | Refused) else ()
                 run.keep(
                     Result(stage=_S.ROLLING_BACK.value, name="rollback", ok=False, found=str(error), details=details)
@@ -420,9 +447,8 @@ class Deployments:
                 return
         await self._step(run, _E.ROLLED_BACK, actor, why)
 
-    async def _end_orphan(self, record: DeploymentRecord) -> None:
-        """The service is not in the file any more: nothing can be done for it."""
-        why = "the service is not in the configuration any more"
+    async def _end_orphan(self, record: DeploymentRecord, why: str) -> None:
+        """Nothing can be done for it any more."""
         state = _S.ABORTED if record.state in BEFORE_FLIP else _S.FAILED
         step = Step(state=state.value, at=self._clock.time(), by=ITSELF.name, why=why)
         after = replace(record, state=state, steps=(*record.steps, step))
@@ -430,15 +456,17 @@ class Deployments:
             await self._ledger.change(lambda now: (kept(now, after), [draft_of(after, ITSELF, why)]), lambda _: None)
         except BgproxyError as error:
             log.warning("deployment %d: %s", record.id, error)
+            self._unwritten.add(after, draft_of(after, ITSELF, why))
 
     # --- transitions ------------------------------------------------------------------------------------------------
 
-    async def _step(self, run: Run, event: DeploymentEvent, actor: Actor, why: str) -> None:
-        """Take an event: on the disk, with its event, then in memory.
+    async def _step(self, run: Run, event: DeploymentEvent, actor: Actor, why: str, *, heeding: bool = False) -> None:
+        """Take an event: on the disk, with its event, then in memory. `heeding`: not if somebody has ended the deployment meanwhile.
 
         Raises:
+            _Interrupted: somebody has, and it was to be heeded.
             StateError, Unavailable: the disk did not take it. Of an end, and of the way back, that is only logged: they are
-                gone all the same, and a restart will come to an end by what it finds.
+                gone all the same; an end is written as soon as the disk takes it.
         """
         before = run.record.state
         state = DEPLOYMENT_TABLE.next(before, event)
@@ -453,7 +481,12 @@ class Deployments:
             else:
                 self._unmark(run)
 
-        change = self._ledger.change(lambda now: (kept(now, after), [draft_of(after, actor, why)]), put)
+        def make(now: State) -> tuple[State, list[Draft]]:
+            if heeding:
+                self._heed(run)
+            return kept(now, after), [draft_of(after, actor, why)]
+
+        change = self._ledger.change(make, put)
         try:
             await _whole(change)
         except BgproxyError as error:
@@ -461,6 +494,8 @@ class Deployments:
                 raise
             log.error("deployment %d: %s", after.id, error)  # noqa: TRY400 - the text says it all
             put(self._ledger.state)
+            if not after.running:
+                self._unwritten.add(after, draft_of(after, actor, why))
         fields = {"service": after.service, "state": state.value, "by": actor.name, **({"why": why} if why else {})}
         log.info("deployment %d", after.id, extra={"fields": fields})
         self._heard(run, before)

@@ -18,6 +18,7 @@ from bgproxy.config.schema import Deployment as Settings
 from bgproxy.control.actor import Actor, deployer
 from bgproxy.control.counters import Counters
 from bgproxy.control.deployments.figures import Figures
+from bgproxy.control.deployments.guard import Guard
 from bgproxy.control.deployments.watcher import Watcher
 from bgproxy.control.draining import Drains
 from bgproxy.control.editing import Editor
@@ -85,6 +86,7 @@ class Hands:
     publisher: Publisher
     environment: Callable[[], dict[str, str]] = lambda: dict(os.environ)  # of commands; without our secrets
     mismatched: Callable[[str, str], None] = lambda _service, _pool: None  # told of an answer that differs
+    guard: Guard = field(default_factory=Guard)  # of the commands that run
     watcher: Watcher | None = None  # None: nobody knows how the live pool did before
 
 
@@ -119,7 +121,7 @@ class Run:
         self.clock = clock
         self.progress = Progress()
         self.approved = asyncio.Event()  # somebody has said yes; the stage that asks clears it first
-        self.approver: Actor | None = None
+        self.approval: tuple[Actor, str] | None = None  # who said so, and in which words; for the next transition
         self.waits = False  # for an operator to approve or to abort
         self.figures: Figures | None = None  # of both pools, since their traffic began to move
         self.preview_urls = preview_urls  # of the listeners that lead to the service: "http://127.0.0.1:8080"

@@ -11,7 +11,7 @@ from support.waiting import eventually_async
 
 from bgproxy.config.schema import Approve, Bake, Deployment, Strategy
 from bgproxy.control.actor import Actor
-from bgproxy.errors import Busy
+from bgproxy.errors import Busy, Refused
 
 BOB = Actor("bob", "10.0.0.2")
 GREEN = 1
@@ -166,6 +166,92 @@ async def test_the_pool_of_a_canary_is_not_changed_by_hand(stage):
     with pytest.raises(Busy, match="green is being deployed to"):
         await stage.room.controller.set_pool("shop", "green", version="3.0", upstreams=None, actor=BOB)
     assert stage.get()["running"]
+
+
+# --- beginning --------------------------------------------------------------------------------------------------------
+
+
+@deploys(Deployment())
+async def test_nothing_is_deployed_to_a_pool_that_is_about_to_be_live(stage):
+    """A switch that has begun would make it so under the deployment's hands; who comes right behind it is refused too."""
+    stage.room.workers[0].stop()
+    switching = asyncio.create_task(stage.room.controller.switch({"shop": "green"}, actor=BOB))
+    await eventually_async(lambda: stage.service.coming == GREEN)
+    with pytest.raises(Busy, match="is switched just now, so green is not idle"):
+        await stage.begin(version="3.0")
+    stage.room.workers[0].go()
+    await switching
+    assert stage.room.on_disk().last_deployment == 0
+
+
+@deploys(Deployment())
+async def test_a_switch_that_is_quicker_on_the_disk_is_seen(stage, monkeypatch):
+    """Between the question and its turn at the disk the other pool has become live: that one is not deployed to."""
+    service, gate = stage.service, asyncio.Event()
+    ledger = stage.room.controller._parts.ledger
+    change = ledger.change
+
+    async def later(make, put):
+        await gate.wait()
+        return await change(make, put)
+
+    monkeypatch.setattr(ledger, "change", later)
+    beginning = asyncio.create_task(stage.begin(version="3.0"))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(ledger, "change", change)
+    await stage.room.controller.switch({"shop": "green"}, actor=BOB)
+    gate.set()
+    with pytest.raises(Busy, match="green is not idle"):
+        await beginning
+    assert service.deployment is None
+
+
+@deploys(Deployment())
+async def test_a_version_alone_fills_no_empty_pool(stage):
+    """It is refused at once, not in the middle."""
+    await stage.room.controller.set_pool("shop", "green", version=None, upstreams=(), actor=ALICE)
+    with pytest.raises(Refused, match="green is idle and has no upstreams"):
+        await stage.begin(version="3.0")
+    with pytest.raises(Refused, match="green is idle and has no upstreams"):
+        await stage.begin(upstreams=())
+
+
+# --- approvals --------------------------------------------------------------------------------------------------------
+
+
+@deploys(BY_HAND)
+async def test_who_approved_is_who_had_it_switched(stage):
+    """The transition, and its event, have the name and the reason; a second yes changes nothing."""
+    await stage.begin(until="awaiting_approval")
+    await eventually_async(lambda: stage.get()["waits"])
+    deployments = stage.room.controller.deployments
+    await deployments.approve(stage.number, actor=BOB, reason="looks good")
+    await deployments.approve(stage.number, actor=ALICE)
+    found = await stage.ended()
+    by = [(step["by"], step["why"]) for step in found["steps"] if step["state"] == "switching"]
+    assert by == [("bob", "approved by bob (looks good)")]
+    assert [result["found"] for result in found["results"] if result["name"] == "approval"] == [by[0][1]]
+    (event,) = [
+        event
+        for event in stage.room.controller.events.history(limit=50)
+        if event["type"] == "deployment" and event["data"]["state"] == "switching"
+    ]
+    assert (event["actor"]["name"], event["reason"]) == by[0]
+
+
+@deploys(BY_HAND)
+async def test_what_is_aborted_cannot_be_approved(stage):
+    """Nor what was approved a moment ago be kept from an abort: the switch has not begun."""
+    await stage.begin(until="awaiting_approval")
+    await eventually_async(lambda: stage.get()["waits"])
+    deployments = stage.room.controller.deployments
+    await deployments.approve(stage.number, actor=ALICE)
+    await deployments.abort(stage.number, actor=BOB)
+    with pytest.raises(Refused, match=f"Deployment {stage.number} is about to end: aborted by bob"):
+        await deployments.approve(stage.number, actor=ALICE)
+    found = await stage.ended()
+    assert (found["state"], found["outcome"]) == ("aborted", "aborted by bob")
+    assert stage.room.everywhere() == ("blue", "blue", "blue")
 
 
 # --- an abort in the middle of the flip -----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from bgproxy.control.deployments.runner import Deployments
 from bgproxy.control.deployments.stage import Halted, NotApproved, Run
 from bgproxy.control.store import Store
 from bgproxy.errors import Busy, Invalid, NotFound, Refused, StateError
-from bgproxy.model.deployment import AFTER_FLIP, BEFORE_FLIP, STAGES
+from bgproxy.model.deployment import AFTER_FLIP, BEFORE_FLIP, STAGES, Result
 from bgproxy.model.deployment import DeploymentState as State
 
 BOB = Actor("bob", "10.0.0.2")
@@ -269,6 +269,38 @@ async def test_every_stage_has_a_time_out(scene):
     assert scene.script.cancelled == [State.COMPARING]
 
 
+async def test_a_time_out_within_a_stage_is_not_that_of_the_stage(scene):
+    """What is told must not send the operator to a setting that has nothing to do with it."""
+    scene.script.fails = {State.WARMING: TimeoutError()}
+    number = await scene.deploy()
+    found = await scene.until(number, State.FAILED)
+    assert found["outcome"] == "a fault of bgproxy: TimeoutError()"
+
+
+async def test_what_the_stage_has_told_is_not_told_again(scene):
+    """Its result has the output of the command; the outcome needs no second copy of it."""
+
+    async def stage(run: Run) -> None:
+        details = ("no such image",)
+        run.keep(Result(stage="verifying", name="smoke", ok=False, found="status 1", details=details))
+        raise Halted("check 'smoke': status 1", details)
+
+    entry = scene.runner._table[State.VERIFYING]
+    scene.runner._table = {**scene.runner._table, State.VERIFYING: replace(entry, stage=stage)}
+    number = await scene.deploy()
+    found = await scene.until(number, State.FAILED)
+    assert [result["name"] for result in found["results"]] == ["smoke"]
+
+
+async def test_a_fault_of_ours_on_the_way_back_ends_it_too(scene):
+    """It is told as what it is, and the next deployment can begin."""
+    scene.script.fails = {State.BAKING: Halted("too slow"), State.ROLLING_BACK: ZeroDivisionError("division by zero")}
+    number = await scene.deploy()
+    found = await scene.until(number, State.FAILED)
+    assert "too slow; and it could not be rolled back: division by zero" in found["outcome"]
+    assert scene.room.on_disk().deployments[number].state is State.FAILED
+
+
 async def test_a_fault_of_ours_ends_it_in_order(scene):
     """Whatever a stage raises: before the switch it has failed, and the next one can begin."""
     scene.script.fails = {State.WARMING: ZeroDivisionError("division by zero")}
@@ -309,6 +341,49 @@ async def test_a_disk_that_fails_on_the_way_ends_it(scene, monkeypatch):
     assert "No space left" in run.record.steps[-1].why
     assert scene.runner.running("shop") is None
     assert scene.room.everywhere() == ("blue", "blue", "blue")
+
+
+async def test_what_ended_on_a_full_disk_does_not_begin_again(scene, monkeypatch):
+    """Everybody was told that it has failed: no later start may go on with it, to the switch. Its end is written late."""
+    scene.script.waits = {State.VERIFYING}
+    number = await scene.deploy()
+    await scene.at(number, State.VERIFYING)
+
+    async def full(_self, _state) -> None:
+        raise StateError("state.json cannot be written: No space left on device. Nothing was changed.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "write", full)
+        await scene.runner.abort(number, actor=BOB)
+        found = await scene.until(number, State.ABORTED)
+        assert (found["outcome"], found["running"]) == ("aborted by bob", False)
+        assert [one["state"] for one in scene.runner.listing("shop")] == ["aborted"]
+        with pytest.raises(Refused, match="has ended: it was aborted"):
+            await scene.runner.abort(number, actor=BOB)
+    await scene.restart(waits=set())
+    assert scene.runner.get(number)["state"] == "aborted"
+    assert scene.room.on_disk().deployments[number].state is State.ABORTED
+    told = [event for event in scene.room.controller.events.history(limit=50) if event["type"] == "deployment"]
+    assert (told[-1]["data"]["state"], told[-1]["actor"]["name"]) == ("aborted", "bob")
+    assert scene.script.begun == []
+
+
+async def test_of_two_that_run_by_the_disk_only_the_latest_goes_on(scene):
+    """The end of the former could not be written, and then everything died."""
+    scene.script.waits = {State.VERIFYING}
+    first = await scene.deploy()
+    await scene.at(first, State.VERIFYING)
+    ledger = scene.room.controller._parts.ledger
+    former = ledger.state.deployments[first]
+    later = replace(former, id=first + 1)
+    both = {first: former, later.id: later}
+    await ledger.change(lambda state: (replace(state, deployments=both, last_deployment=later.id), ()), lambda _: None)
+    await scene.restart(waits=set())
+    await scene.until(later.id, State.SUCCEEDED)
+    found = scene.runner.get(first)
+    assert (found["state"], found["running"]) == ("aborted", False)
+    assert found["outcome"] == f"deployment {later.id} came after it; how it ended was not written down"
+    assert scene.script.begun.count(State.VERIFYING) == 1
 
 
 async def test_a_disk_that_fails_does_not_keep_it_from_going_back(scene, monkeypatch):
@@ -436,6 +511,55 @@ async def test_a_forced_switch_before_the_switch_ends_it(scene):
     await scene.room.controller.switch({"shop": "green"}, actor=BOB, force=True)
     assert (await scene.until(number, State.ABORTED))["outcome"] == "green was made live by bob"
     assert scene.room.everywhere() == ("green", "green", "green")
+
+
+async def test_a_rollback_at_the_last_moment_is_not_told_as_success(scene, monkeypatch):
+    """The success waits for its turn at the disk, and the rollback is first there."""
+    scene.script.waits = {State.RETIRING}
+    number = await scene.deploy()
+    await scene.at(number, State.RETIRING)
+    ledger, gate = scene.room.controller._parts.ledger, asyncio.Event()
+    change = ledger.change
+
+    async def later(make, put):
+        await gate.wait()
+        return await change(make, put)
+
+    monkeypatch.setattr(ledger, "change", later)
+    scene.runner._runs["shop"].approved.set()
+    await eventually_async(lambda: not scene.runner._stages, what="the last stage has ended")
+    await asyncio.sleep(0)
+    monkeypatch.setattr(ledger, "change", change)
+    await scene.room.controller.rollback("shop", actor=BOB)
+    gate.set()
+    found = await scene.until(number, State.ROLLED_BACK)
+    assert found["outcome"] == "blue was made live by bob"
+    assert "succeeded" not in scene.way(number)
+
+
+async def test_an_abort_keeps_the_next_stage_from_being_entered(scene, monkeypatch):
+    """Also the switching: what has not begun when it comes does not begin, and has not to be rolled back."""
+    scene.script.waits = {State.WARMING}
+    scene.script.skipped = {State.AWAITING_APPROVAL}
+    number = await scene.deploy()
+    await scene.at(number, State.WARMING)
+    ledger, gate = scene.room.controller._parts.ledger, asyncio.Event()
+    change = ledger.change
+
+    async def later(make, put):
+        await gate.wait()
+        return await change(make, put)
+
+    monkeypatch.setattr(ledger, "change", later)
+    scene.runner._runs["shop"].approved.set()
+    await eventually_async(lambda: not scene.runner._stages, what="the stage has ended")
+    await asyncio.sleep(0)
+    monkeypatch.setattr(ledger, "change", change)
+    await scene.runner.abort(number, actor=BOB)
+    gate.set()
+    found = await scene.until(number, State.ABORTED)
+    assert "switching" not in scene.way(number)
+    assert found["outcome"] == "aborted by bob"
 
 
 # --- restarts -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,81 @@
+"""Ends of deployments that the disk has not taken: they are told as they are, and written as soon as it takes them.
+
+On a full disk a deployment comes to an end all the same, but the state file goes on saying that it runs. A start would take its word for
+it, and go on with what everybody has been told is over, weeks later perhaps, and to the switch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from bgproxy.control.deployments.keeping import kept
+from bgproxy.control.deployments.stage import Clock
+from bgproxy.control.events import Draft
+from bgproxy.control.ledger import Ledger
+from bgproxy.control.state import State
+from bgproxy.errors import BgproxyError
+from bgproxy.model.deployment import DeploymentRecord
+
+log = logging.getLogger("bgproxy.controller")
+
+#: Seconds between two tries.
+AGAIN: Final = 2.0
+
+
+class Unwritten:
+    """Those of one controller."""
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._ends: dict[int, tuple[DeploymentRecord, Draft]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def records(self) -> dict[int, DeploymentRecord]:
+        """By id; they stand for what the disk says of these."""
+        return {number: record for number, (record, _) in self._ends.items()}
+
+    def add(self, record: DeploymentRecord, draft: Draft) -> None:
+        """One has ended, and the disk does not know: write it later, with its event."""
+        self._ends[record.id] = (record, draft)
+        if self._task is None or self._task.done():
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._write_late(), name="ends of deployments that are not written yet")
+
+    async def stop(self) -> None:
+        """Try once more, and give up: the next start goes on by what the disk says."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if self._ends and not await self._write():
+            numbers = ", ".join(map(str, sorted(self._ends)))
+            log.error("the end of deployment %s is not on the disk; the next start goes on with it", numbers)
+
+    async def _write_late(self) -> None:
+        while self._ends:
+            await self._clock.sleep(AGAIN)
+            await self._write()
+
+    async def _write(self) -> bool:
+        """Whether all are written now."""
+        ends = dict(self._ends)
+
+        def make(state: State) -> tuple[State, list[Draft]]:
+            for record, _ in ends.values():
+                state = kept(state, record)
+            return state, [draft for _, draft in ends.values()]
+
+        def put(_: State) -> None:
+            for number in ends:
+                self._ends.pop(number, None)
+
+        try:
+            await self._ledger.change(make, put)
+        except BgproxyError:
+            return False
+        log.info("the end of deployment %s is on the disk now", ", ".join(map(str, sorted(ends))))
+        return True
