@@ -9,7 +9,7 @@ from typing import Any, Final
 from bgproxy.config import jsonpath
 from bgproxy.config.addresses import parse_upstream
 from bgproxy.config.grammar import PATH_AND_QUERY, TOKEN, path_mistake, token_mistake
-from bgproxy.config.schema import Verify
+from bgproxy.config.schema import Strategy, Verify
 from bgproxy.config.statuses import parse_statuses
 from bgproxy.config.units import format_duration, parse_duration, parse_percent
 from bgproxy.config.written import Path, Written
@@ -17,6 +17,9 @@ from bgproxy.config.written import Path, Written
 #: Of a check; each makes it a check of another kind.
 _KINDS: Final = ("request", "run", "webhook", "load")
 _HOOKS: Final = ("run", "webhook")
+
+#: What only one type of strategy has.
+_OF_A_STRATEGY: Final = {"canary": ("percent", "for"), "linear": ("step", "every")}
 
 #: What a check has only together with `request`.
 _OF_A_REQUEST: Final = ("headers", "body", "expect")
@@ -153,6 +156,12 @@ def _url_mistake(text: str) -> str | None:
 def _check_verify(written: Written, path: Path) -> None:
     names: dict[str, Path] = {}
     limit = _duration(written, (*path, "timeout")) or Verify().timeout
+    within = _duration(written, (*path, "within"))
+    if within is not None and within > limit:
+        written.report(
+            (*path, "within"),
+            f"is longer than the whole stage may take (timeout: {format_duration(limit)}): raise that, or lower this",
+        )
     for index, check in enumerate(_list(written.get(*path, "checks"))):
         if isinstance(check, dict):
             where: Path = (*path, "checks", index)
@@ -306,6 +315,7 @@ def _check_warm(written: Written, path: Path) -> None:
 
 
 def _check_strategy(written: Written, path: Path) -> None:
+    _check_type(written, (*path, "strategy"))
     for key in ("percent", "step"):
         share = _share(written, (*path, "strategy", key))
         if share is not None and not share.is_integer() and 1 <= share <= 99:
@@ -314,6 +324,18 @@ def _check_strategy(written: Written, path: Path) -> None:
     hold = written.text(*path, "hold")
     if hold in ("writes", "all"):
         written.report((*path, "hold"), f"{hold!r} is not there yet: write none, or remove hold")
+
+
+def _check_type(written: Written, path: Path) -> None:
+    """What is said of a canary, or of steps, is meant for one: without its type it would be passed over in silence."""
+    strategy, kind = written.get(*path), written.text(*path, "type")
+    for other, keys in _OF_A_STRATEGY.items():
+        found = [key for key in keys if isinstance(strategy, dict) and key in strategy]
+        if found and kind != other and kind in (None, *_OF_A_STRATEGY):
+            one = f"{' and '.join(found)} {'is' if len(found) == 1 else 'are'} of a {other} strategy"
+            now = f"and this one is {kind}" if kind else f"and without a type this one is {Strategy().type}"
+            remedy = f"write type: {other}" if kind is None else "remove it" if len(found) == 1 else "remove them"
+            written.warn((*path, found[0]), f"{one}, {now}: {remedy}, or deploy with --strategy {other}")
 
 
 def _check_notify(written: Written, path: Path) -> None:

@@ -6,8 +6,10 @@ The wording comes from the schema's own annotations, so that a field says the sa
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import types
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -18,6 +20,42 @@ from bgproxy.config.units import Marker
 from bgproxy.config.written import SERVICE_KEYS, TOP_KEYS, Path, key_of
 
 _UNIONS: Final = (Union, types.UnionType)
+
+#: Of a section that is written as one value, the keys that the value may have been meant for, the likeliest first.
+_MEANT: Final[dict[type, tuple[str, ...]]] = {
+    schema.Bake: ("for",),
+    schema.BakeErrors: ("max",),
+    schema.BakeLatency: ("max",),
+    schema.Drain: ("requests",),
+    schema.Expect: ("status",),
+    schema.Health: ("path",),
+    schema.Hook: ("run",),
+    schema.Load: ("rate",),
+    schema.Retire: ("after", "run"),
+    schema.Strategy: ("type",),
+    schema.Warm: ("requests",),
+}
+
+#: Words of other programs (Argo Rollouts, Flagger, kamal-proxy, CodeDeploy) for what a deployment has under another name.
+_ELSEWHERE: Final = {
+    "analysis": "bake, under live traffic, or verify, before the switch",
+    "auto_promotion_enabled": "approve, which takes automatic or manual",
+    "canary": "strategy: { type: canary, percent: 10%, for: 5m }",
+    "drain": "drain of the service, beside deployment",
+    "health_check": "health of the service, beside deployment, or verify",
+    "post_deploy": "retire",
+    "pre_deploy": "provision",
+    "promotion": "approve, which takes automatic or manual",
+    "rollback": "bake, which rolls back by itself",
+    "scale_down_delay": "retire: { after: 30m }",
+    "shadow": "compare",
+    "smoke_test": "verify: { checks: [{ name: smoke test, run: ./smoke-test.sh }] }",
+    "steps": "strategy: { type: linear, step: 10%, every: 1m }",
+    "tests": "verify: { checks: [...] }",
+    "timeout": "timeout of each stage, such as verify: { timeout: 30m }",
+    "version": "version of the pools; bgproxy deploy --version sets it",
+    "weight": "percent",
+}
 
 
 def explain(error: Any, *, shorthand: bool) -> tuple[Path, str]:
@@ -35,6 +73,8 @@ def explain(error: Any, *, shorthand: bool) -> tuple[Path, str]:
         return path, f"is missing: add it; it takes {describe(annotation)}"
     bare = _bare(annotation)
     text = isinstance(found, str)
+    if (meant := _meant(annotation, found, path)) is not None:
+        return path, f"{_found(found)} {'is not a mapping' if text else 'cannot stand here'}: write {meant}"
     own_words = kind == "value_error" and text
     if get_origin(bare) in _UNIONS and not (own_words and _is_marked(annotation)):
         return path, f"{_found(found)} is not allowed: write {describe(annotation)}"
@@ -63,7 +103,8 @@ def describe(annotation: Any) -> str:
     if origin is tuple:
         return f"a list, each item {describe(get_args(bare)[0])}"
     if origin is dict:
-        return "a mapping, each key a name of yours"
+        texts = get_args(bare)[1] is str
+        return "a mapping, each key with a text" if texts else "a mapping, each key a name of yours"
     if is_dataclass(bare):
         return f"a mapping with the keys {', '.join(_keys(bare))}"
     return "text that is not empty" if any(isinstance(note, MinLen) for note in notes) else "text"
@@ -89,9 +130,56 @@ def _unknown(key: str, holder: Any, *, shorthand: bool) -> str:
     if homes and holder in (schema.Config, schema.Service):
         return f"is not a key that is known here: it belongs below {_any_of(homes)}"
     near = nearest(key, known)
+    elsewhere = _elsewhere(key) if holder in (schema.Deployment, schema.Strategy) else None
+    if elsewhere is not None and near is None:
+        return f"is not a key that is known here: what you mean may be {elsewhere} (known: {', '.join(known)})"
     if near is not None:
         return f"is not a key that is known here: did you mean {near}? (known: {', '.join(known)})"
     return f"is not a key that is known here: remove it (known: {', '.join(known)})"
+
+
+def _elsewhere(key: str) -> str | None:
+    """What another program's word is here."""
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower().replace("-", "_")
+    word = next((word for word in _ELSEWHERE if plain.removesuffix("_seconds").rstrip("s") == word.rstrip("s")), None)
+    return None if word is None else _ELSEWHERE[word]
+
+
+def _meant(annotation: Any, found: Any, path: Path) -> str | None:
+    """How to write what was found, where it can be told; `annotation` is what can stand there."""
+    bare = _bare(_required(annotation))
+    members = {type(None), *get_args(bare)} if get_origin(bare) in _UNIONS else {bare}
+    if isinstance(found, dict) and any(get_origin(member) is tuple for member in members):
+        return "it behind '- ', or in [ ], since this is a list"
+    if isinstance(found, list) and bare is str and all(isinstance(item, str) for item in found) and found:
+        return ",".join(found) if path[-1] in ("status", "expect") else None
+    if isinstance(found, list) and get_origin(bare) is dict and path[-1] == "json":
+        return "a path and its value each, such as { $.total: 12 }"
+    if isinstance(bare, type) and is_dataclass(bare) and isinstance(found, str):
+        return _section(bare, found)
+    return None
+
+
+def _section(owner: type, text: str) -> str | None:
+    """One value as the section that it may have been meant for."""
+    if text.lower() in ("true", "yes", "on") and all(_is_optional(field) for field in fields(owner)):
+        return "{} to have it with its defaults" if owner is not schema.Hook else None
+    for key in _MEANT.get(owner, ()):
+        marker = next((note for note in _notes(_required(_hints(owner)[key])) if isinstance(note, Marker)), None)
+        try:
+            if marker is not None:
+                marker.parse(text)
+        except ValueError:
+            continue
+        choices = get_args(_bare(_hints(owner)[key])) if get_origin(_bare(_hints(owner)[key])) is Literal else (text,)
+        if text in choices:
+            quoted = text if re.fullmatch(r"[\w./%$-][\w ./%$=-]*", text) else json.dumps(text, ensure_ascii=False)
+            return f"{{ {key}: {quoted} }}"
+    return None
+
+
+def _is_optional(field: Any) -> bool:
+    return field.default is not MISSING or field.default_factory is not MISSING
 
 
 @cache

@@ -26,6 +26,11 @@ def key_of(field: str) -> str:
 TOP_KEYS: Final = frozenset(key_of(field.name) for field in fields(Config))
 SERVICE_KEYS: Final = frozenset(key_of(field.name) for field in fields(Service))
 
+#: What commands of a deployment find in their environment; in ours it would be another deployment's.
+OF_A_COMMAND: Final = re.compile(
+    "BGPROXY_(?:SERVICE|DEPLOYMENT|STATE|TARGET|OLD|LIVE|VERSION|UPSTREAMS|STRATEGY|REASON|EVENT|PREVIEW_[A-Z]+)"
+)
+
 _REFERENCE: Final = re.compile(r"\$(\$\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|(\$\{[^}]*\}?)")
 
 
@@ -155,10 +160,17 @@ class Written:
                 )
                 return str(match[0])
             value = self._environment.get(variable)
+            command = path[-1:] == ("run",)
+            if command and OF_A_COMMAND.fullmatch(variable):
+                self.report(path, f"{match[0]} is expanded when the file is read: write ${variable} for the shell")
+                return str(match[0])
             if default is not None:
                 return value or str(default)
             if value is None:
-                self.report(path, f"the environment has no {variable}: set it, or write ${{{variable}:-default}}")
+                shell = f", or ${variable} if the shell is to expand it" if command else ""
+                self.report(
+                    path, f"the environment has no {variable}: set it, or write ${{{variable}:-default}}{shell}"
+                )
                 return str(match[0])
             return value
 

@@ -48,7 +48,41 @@ CASES = {
     "what may be left out, without unit": ("  bake: {p99: {max: 30}}\n", 3, "bake.p99.max", "write 30s for seconds"),
     "a stage is text": ("  verify: all\n", 3, "verify", "a mapping with the keys healthy, within, checks"),
     "a stage without a value": ("  bake:\n", 3, "bake", "give it one, or remove the key"),
-    "checks is a mapping": ("  verify: {checks: {a: b}}\n", 3, "verify.checks", "it takes a list"),
+    "checks is a mapping": ("  verify: {checks: {a: b}}\n", 3, "verify.checks", "write it behind '- ', or in [ ]"),
+    "notify is a mapping": ("  notify: {run: x}\n", 3, "notify", "write it behind '- ', or in [ ]"),
+    "strategy is a word": ("  strategy: canary\n", 3, "strategy", "'canary' is not a mapping: write { type: canary }"),
+    "strategy is another word": ("  strategy: rolling\n", 3, "strategy", "a mapping with the keys type, percent"),
+    "provision is a command": ("  provision: make up\n", 3, "provision", "write { run: make up }"),
+    "a command to be quoted": ("  provision: 'a: {b}'\n", 3, "provision", 'write { run: "a: {b}" }'),
+    "retire is a time": ("  retire: 30m\n", 3, "retire", "write { after: 30m }"),
+    "retire is a command": ("  retire: make down\n", 3, "retire", "write { run: make down }"),
+    "bake is a time": ("  bake: 5m\n", 3, "bake", "write { for: 5m }"),
+    "errors is a share": ("  bake: {errors: 1%}\n", 3, "bake.errors", "write { max: 1% }"),
+    "p99 is a time": ("  bake: {p99: 1s}\n", 3, "bake.p99", "write { max: 1s }"),
+    "warm is true": ("  warm: true\n", 3, "warm", "write {} to have it with its defaults"),
+    "provision is true": ("  provision: true\n", 3, "provision", "a mapping with the keys run, webhook"),
+    "expect is a status": (asks("expect: 200"), 3, "verify.checks[0].expect", "write { status: 200 }"),
+    "status is a list": (asks("expect: {status: [200, 204]}"), 3, "verify.checks[0].expect.status", "write 200,204"),
+    "json is a list": (asks("expect: {json: [$.a]}"), 3, "verify.checks[0].expect.json", "such as { $.total: 12 }"),
+    "headers is a text": (asks("headers: 'a: b'"), 3, "verify.checks[0].headers", "a mapping, each key with a text"),
+    "load is a rate": (check("load: 200/s"), 3, "verify.checks[0].load", "write { rate: 200/s }"),
+    "a word of Argo Rollouts": ("  autoPromotionEnabled: true\n", 3, "autoPromotionEnabled", "may be approve"),
+    "another": ("  scaleDownDelaySeconds: 30\n", 3, "scaleDownDelaySeconds", "may be retire: { after: 30m }"),
+    "a word of Flagger": ("  analysis: {}\n", 3, "analysis", "may be bake, under live traffic, or verify"),
+    "a word below strategy": ("  strategy: {canary: {}}\n", 3, "strategy.canary", "strategy: { type: canary, percent"),
+    "a variable of commands": (
+        "  provision: {run: 'up ${BGPROXY_VERSION:-1}'}\n",
+        3,
+        "provision.run",
+        "${BGPROXY_VERSION:-1} is expanded when the file is read: write $BGPROXY_VERSION for the shell",
+    ),
+    "a variable of the shell": (
+        "  retire: {run: 'down ${NO}'}\n",
+        3,
+        "retire.run",
+        "or $NO if the shell is to expand it",
+    ),
+    "within beyond the stage": ("  verify: {within: 10m, timeout: 5m}\n", 3, "verify.within", "may take (timeout: 5m)"),
     "rate": (check("load: {rate: 200}"), 3, "verify.checks[0].load.rate", "write 200/s or 30/m"),
     "rate 0": (check("load: {rate: 0/s}"), 3, "verify.checks[0].load.rate", "more than 0/s, at most 10000/s"),
     "no rate": (check("load: {}"), 3, "verify.checks[0].load.rate", "is missing: add it; it takes a rate"),
@@ -259,6 +293,34 @@ def test_mirroring_what_changes_things_is_a_warning():
     (warning,) = warnings
     assert (warning.line, warning.path) == (6, "deployment.compare.methods[1]")
     assert "done by both pools" in warning.message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "{percent: 20%, for: 1m}",
+            "percent and for are of a canary strategy, and without a type this one is all-at-once",
+        ),
+        ("{step: 20%}", "write type: linear, or deploy with --strategy linear"),
+        ("{type: canary, step: 20%}", "step is of a linear strategy, and this one is canary: remove it"),
+        ("{type: linear, percent: 20%, for: 1m}", "percent and for are of a canary strategy, and this one is linear"),
+    ],
+)
+def test_what_another_strategy_has_is_a_warning(text, message):
+    """It would be passed over in silence; `deploy --strategy` may want it."""
+    warnings: list[Mistake] = []
+    load(f"  strategy: {text}\n", warnings=warnings)
+    (warning,) = warnings
+    assert warning.line == 3
+    assert message in warning.message
+
+
+def test_who_says_all_at_once_means_it():
+    """The rest of the strategy is for `deploy --strategy`."""
+    warnings: list[Mistake] = []
+    load("  strategy: {type: all-at-once, percent: 20%, step: 5%}\n", warnings=warnings)
+    assert warnings == []
 
 
 # --- mode tcp -------------------------------------------------------------------------------------------------------

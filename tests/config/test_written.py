@@ -6,7 +6,8 @@ import pytest
 
 from bgproxy.config import nodes
 from bgproxy.config.schema import ONLY_SERVICE
-from bgproxy.config.written import Written
+from bgproxy.config.written import OF_A_COMMAND, Written
+from bgproxy.control.deployments.commands import variables
 
 
 def written(text: str, environment: dict | None = None) -> Written:
@@ -41,6 +42,17 @@ def test_what_cannot_be_expanded(text):
     """An unset variable without a default, and what is no reference, are mistakes."""
     made = written(f"services: {{}}\na: '{text}'\n", {"A": "1"})
     assert [(mistake.line, mistake.path) for mistake in made.mistakes] == [(2, "a")]
+
+
+def test_variables_of_commands_are_the_shells():
+    """Whatever is in ours would be of another deployment: in a command, and there only, they are a mistake."""
+    for name in variables({}):
+        assert OF_A_COMMAND.fullmatch(name), name
+    environment = {"BGPROXY_VERSION": "1", "BGPROXY_ADMIN": "unix:/a", "A": "2"}
+    made = written("services: {}\nrun: x ${BGPROXY_VERSION}\n", environment)
+    assert [mistake.path for mistake in made.mistakes] == ["run"]
+    for text in ("run: ${A} $${BGPROXY_VERSION} $BGPROXY_VERSION ${BGPROXY_ADMIN}", "version: ${BGPROXY_VERSION}"):
+        assert written(f"services: {{}}\n{text}\n", environment).mistakes == []
 
 
 def test_keys_and_comments_are_not_expanded():
