@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 
 import pytest
 
-from bgproxy.config.jsonpath import MAX_STEPS, find, parse, remove
+from bgproxy.config.jsonpath import MAX_STEPS, find, follow, parse
 
 SHOP = {
     "total": 12,
@@ -70,7 +69,12 @@ def test_every_member_of_an_object():
 
 @pytest.mark.parametrize(
     ("text", "steps"),
-    [("$[0]['a'].*", (0, "a", None)), (r"$['\b\f\n\r\t\/']", ("\b\f\n\r\t/",)), (r"$['\u0061\u0062']", ("ab",))],
+    [
+        (r"$['\u0041\ud83d\ude00\u0042']", ("A😀B",)),
+        ("$[0]['a'].*", (0, "a", None)),
+        (r"$['\b\f\n\r\t\/']", ("\b\f\n\r\t/",)),
+        (r"$['\u0061\u0062']", ("ab",)),
+    ],
 )
 def test_how_a_path_is_read(text, steps):
     """Steps are names, indexes and None; escapes are those of JSON."""
@@ -89,7 +93,14 @@ def test_how_a_path_is_read(text, steps):
         ("$.", "nothing after a dot"),
         ("$.a.", "nothing after a dot"),
         ("$.0", "'0' after a dot: write a name there"),
-        ("$.a-b", "write ['a-b']"),
+        (
+            "$.a-b",
+            "write ['a-b'], since a name after a dot has letters, digits and _ only (in the step at character 4)",
+        ),
+        ("$.items[0].0", "(in the step at character 11)"),
+        ("$[" + "9" * 5000 + "]", "too large: …"),
+        ("a\x1b[31m", "write $.…"),
+        ("$['a']\x1b", "write ['…']"),
         ("$.a b", "write .b"),
         ("$..a", "'..' are not understood here; names, [0]"),
         ("$[?@.a]", "filters are not understood"),
@@ -122,39 +133,23 @@ def test_what_is_no_path(text, says):
 
 
 @pytest.mark.parametrize(
-    ("texts", "left"),
+    ("texts", "key", "size", "left"),
     [
-        ([], {"a": [1, 2, 3], "b": {"c": 1, "d": [{"e": 1, "f": 2}, {"e": 3}]}}),
-        (["$.nowhere", "$.a.b", "$.a[7]"], {"a": [1, 2, 3], "b": {"c": 1, "d": [{"e": 1, "f": 2}, {"e": 3}]}}),
-        (["$.a"], {"b": {"c": 1, "d": [{"e": 1, "f": 2}, {"e": 3}]}}),
-        (["$.a[0]", "$.a[1]", "$.b"], {"a": [3]}),
-        (["$.a[-1]", "$.a[2]", "$.b"], {"a": [1, 2]}),
-        (["$.a[*]", "$.b.d"], {"a": [], "b": {"c": 1}}),
-        (["$.b.d[*].e", "$.a"], {"b": {"c": 1, "d": [{"f": 2}, {}]}}),
-        (["$.b.d[*].e", "$.b.d", "$.a"], {"b": {"c": 1}}),
-        (["$.b.d", "$.b.d[*].e", "$.a"], {"b": {"c": 1}}),
-        (["$.*"], {}),
-        (["$.a", "$"], None),
+        ([], "a", 1, ()),
+        (["$.a", "$.a.b", "$.b", "$[0]", "$"], "a", 1, ((), ("b",))),
+        (["$[*].b", "$.*", "$[0]"], "a", 1, (("b",), ())),
+        (["$[0]", "$[-3].x", "$[-2]", "$[*]", "$['0']"], 0, 3, ((), ("x",), ())),
+        (["$[-1]", "$[2].y"], 2, 3, ((), ("y",))),
     ],
 )
-def test_what_is_left(texts, left):
-    """All paths are looked for in the whole document, whatever their order; the document stays as it was."""
-    document = {"a": [1, 2, 3], "b": {"c": 1, "d": [{"e": 1, "f": 2}, {"e": 3}]}}
-    before = copy.deepcopy(document)
-    assert remove([parse(text) for text in texts], document) == left
-    assert document == before
-
-
-def test_what_is_no_object_stays_as_it_is():
-    """A document may be one value; there is nothing to take from it."""
-    for document in (1, "a", None, True, []):
-        assert remove([parse("$.a"), parse("$[0]")], document) == document
+def test_what_is_left_to_go(texts, key, size, left):
+    """Of the paths that lead through a child; an empty one leads to it."""
+    assert follow([parse(text).steps for text in texts], key, size) == left
 
 
 def test_deep_documents_do_not_matter():
     """A document may be as deep as `json.loads` reads: the path's length says how far it is walked."""
     deep = json.loads("[" * 900 + "]" * 900)
     assert find(parse("$[0][0][0]"), deep) != []
-    assert remove([parse("$[0][0]")], deep) == [[]]
     longest = parse("$" + "[0]" * MAX_STEPS)
     assert len(find(longest, deep)) == 1

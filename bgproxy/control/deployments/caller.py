@@ -91,8 +91,12 @@ def way_to(service: Service, pool: Pool, upstream: Upstream) -> Way:
     )
 
 
-def request_bytes(method: str, target: str, host: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
+def request_bytes(
+    method: str, target: str, host: str, headers: Iterable[tuple[str, str]], body: bytes, *, copied: bool = False
+) -> bytes:
     """A request, whole; `headers` go before our own of the same name, but framing is decided here.
+
+    One that is `copied` says nothing of who asks and of what is accepted, unless `headers` do.
 
     Raises:
         ValueError: something in it cannot be sent, and what.
@@ -104,7 +108,7 @@ def request_bytes(method: str, target: str, host: str, headers: Iterable[tuple[s
     given = [(name, value) for name, value in headers if name.lower() not in _OURS]
     names = {name.lower() for name, _ in given}
     lines = [f"{method} {target} HTTP/1.1"]
-    defaults = (("Host", host), ("User-Agent", USER_AGENT), ("Accept", "*/*"))
+    defaults = (("Host", host), ("User-Agent", USER_AGENT), ("Accept", "*/*"))[: 1 if copied else 3]
     lines += [f"{name}: {value}" for name, value in defaults if name.lower() not in names]
     for name, value in given:
         if not is_token(name.encode("latin-1", "replace")):
@@ -145,16 +149,17 @@ class Caller:
         headers: Iterable[tuple[str, str]] = (),
         body: bytes = b"",
         head_only: bool = False,
+        copied: bool = False,
         timeout: float,  # noqa: ASYNC109 - what its end is belongs into the answer
     ) -> Answer:
         """Ask one upstream, and have all of its answer within `timeout` seconds; nothing is raised but `CancelledError`.
 
-        With `head_only` its body is not waited for: it ends with its head, and the connection with it.
+        With `head_only` its body is not waited for: it ends with its head, and the connection with it. `copied`: see `request_bytes`.
         """
         way = way_to(self._service, self._pool, upstream)
         began = time.monotonic()
         try:
-            request = request_bytes(method, target, way.host, headers, body)
+            request = request_bytes(method, target, way.host, headers, body, copied=copied)
             async with asyncio.timeout(timeout):
                 reply = await self._exchange(way, method, request, head_only=head_only)
         except ValueError as error:

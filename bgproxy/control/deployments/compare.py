@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import time
 from collections import deque
 from typing import Final
 
 from bgproxy.config.jsonpath import parse
-from bgproxy.config.schema import Compare
+from bgproxy.config.schema import Compare, KiB
 from bgproxy.config.units import format_duration, format_percent
 from bgproxy.control.deployments.caller import Answer, Caller
 from bgproxy.control.deployments.comparing import Difference, Reply, Rules, differences
@@ -22,6 +23,7 @@ from bgproxy.control.deployments.stage import Halted, Run
 from bgproxy.control.deployments.words import brief, milliseconds
 from bgproxy.control.links import Link
 from bgproxy.control.registry import Upstream
+from bgproxy.control.threads import OneThread
 from bgproxy.model.deployment import DeploymentState, Result
 from bgproxy.model.snapshot import MirrorSpec
 from bgproxy.switchboard.messages import MirrorCredit, Mirrored
@@ -35,6 +37,11 @@ _LEAST: Final = 0.001
 
 #: Requests a second that are compared at the most. It takes the controller about a millisecond each, on a machine that has others to serve.
 MOST_A_SECOND: Final = 250
+
+#: Bytes of two bodies without a content coding that take no longer than that. Larger ones, and what they unpack to, are compared in a
+#: thread, one pair at a time, and then nothing is for so many times as long: at the worst a third of a core goes into it.
+_SMALL: Final = 16 * KiB
+_REST: Final = 2.0
 
 #: Mismatches that are kept, side by side.
 SHOWN: Final = 5
@@ -84,6 +91,8 @@ class _Comparison:
         self._granted: set[Link] = set()  # that have their credits
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(settings.concurrency)
+        self._thread = OneThread("comparison")
+        self._turns = asyncio.Lock()  # of what takes long
         self._turn = 0
         self._began = run.clock.now()
         self._dropped_before = self._dropped()
@@ -154,6 +163,7 @@ class _Comparison:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._thread.close()
         self._caller.close()
 
     def judge(self) -> None:
@@ -242,10 +252,11 @@ class _Comparison:
                 headers=[*_fields(message.head), MARK],
                 body=message.body,
                 head_only=not message.complete,
+                copied=True,
                 timeout=self._settings.timeout,
             )
-        self._compared += 1
         if not answer.status:
+            self._compared += 1
             self._unanswered += 1
             asked = upstream.id if upstream is not None else self._run.idle.name
             self._differs(message, [Difference("answer", str(message.status), f"none of {asked}: {answer.reason}")])
@@ -259,9 +270,26 @@ class _Comparison:
             complete=message.complete,
         )
         idle = Reply(status=answer.status, headers=answer.headers, body=answer.body, complete=not answer.cut)
-        found = differences(live, idle, self._rules)
+        found = await self._differences(live, idle)
+        self._compared += 1
         if found:
             self._differs(message, found)
+
+    async def _differences(self, live: Reply, idle: Reply) -> list[Difference]:
+        """What differs; other services are served meanwhile."""
+        coded = live.header("content-encoding") is not None or idle.header("content-encoding") is not None
+        small = len(live.body) + len(idle.body) <= _SMALL and not coded
+        if small or live.body == idle.body:
+            return differences(live, idle, self._rules)
+        async with self._turns:
+            began = time.monotonic()
+            try:
+                found = await self._thread.call(lambda: differences(live, idle, self._rules))
+            except OSError:  # the machine has no room for a thread
+                found = differences(live, idle, self._rules)
+            if self._mirroring:
+                await asyncio.sleep(_REST * (time.monotonic() - began))
+        return found
 
     def _upstream(self) -> Upstream | None:
         """The next in turn of those that are up; of all, if none is: that it does not answer is what there is to see."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -449,6 +450,44 @@ async def test_a_pace_is_kept(green, monkeypatch):
     await eventually_async(lambda: stage.figures()["compared"] == 4)
     assert stage.credits() == 0
     await stage.end()
+
+
+async def test_nothing_is_added_but_the_mark(green):
+    """A user who does not say what is accepted gets what the live pool gives to such users, and so does the copy."""
+    stage = Stage(green.url)
+    await stage.begin()
+    await stage.mirror()
+    await stage.end()
+    names = [name for name, _ in green.requests[0].headers]
+    assert names == ["Host", "Cookie", "Via", "X-Request-ID", "X-BGProxy-Mirror"]
+
+
+@pytest.mark.parametrize("kind", ["large", "coded"])
+async def test_what_takes_long_is_compared_beside_the_loop(green, monkeypatch, kind):
+    """One pair at a time, in a thread, while everything else goes on; and then others have their turn."""
+    go = threading.Event()
+    under_way = []
+
+    def slow(live, idle, rules):
+        under_way.append(threading.current_thread() is threading.main_thread())
+        go.wait(10)
+        return []
+
+    monkeypatch.setattr(module, "differences", slow)
+    body = b"[" + b" " * 20_000 + b"]" if kind == "large" else b"[]"
+    field = b"Content-Encoding: gzip\r\n" if kind == "coded" else b""
+    stage = Stage(green.url)
+    await stage.begin()
+    for _ in range(2):
+        stage.links.mirror(answer=body, answer_head=ANSWER + field)
+    await eventually_async(lambda: under_way)
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert under_way == [False]
+    go.set()
+    await eventually_async(lambda: stage.figures()["compared"] == 2)
+    await stage.end()
+    assert stage.result().ok
 
 
 async def test_cancelled_in_the_middle_nothing_is_left(green):

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 
 import pytest
 
 from bgproxy.config.jsonpath import parse
-from bgproxy.control.deployments.comparing import MOST_DECODED, MOST_TOLD, Reply, Rules, decoded, differences
+from bgproxy.config.schema import MiB
+from bgproxy.control.deployments.comparing import (
+    MOST_DECODED,
+    MOST_TOLD,
+    Reply,
+    Rules,
+    TooMuch,
+    decoded,
+    differences,
+)
 
 JSON = ("Content-Type", "application/json; charset=utf-8")
 RULES = Rules(("content-type", "location"), ())
@@ -71,6 +81,13 @@ def test_bodies_are_compared_by_their_bytes() -> None:
         ("[1]", "[1, 2]", ["$[1]: (none) / 2"]),
         ("[]", "{}", ["$: [] / {}"]),
         ('{"a": NaN}', '{"a": NaN}', []),
+        ('{"a": NaN}', '{"a": "NaN"}', ['$.a: NaN / "NaN"']),
+        ("[NaN, 1]", "[NaN, 2]", ["$[1]: 1 / 2"]),
+        ("[Infinity]", "[-Infinity]", ["$[0]: Infinity / -Infinity"]),
+        ("[12345678901234567890]", "[12345678901234567891]", ["$[0]: 12345678901234567890 / 12345678901234567891"]),
+        ('{"a": 1, "a": 2}', '{"a": 2}', []),
+        ("[1, 2]", "[2, 1]", ["$[0]: 1 / 2", "$[1]: 2 / 1"]),
+        ('[{"a": 1.0}, {"b": true}]', '[{"a": 1}, {"b": 1}]', ["$[1].b: true / 1"]),
         ('{"total": 12.50}', '{"total": 12.5}', []),
     ],
 )
@@ -140,11 +157,50 @@ def test_codings_that_cannot_be_taken_off_leave_bytes(coding: str) -> None:
 
 def test_a_bomb_is_not_unpacked() -> None:
     """Of what grows beyond the bound, no more is made."""
-    bomb = gzip.compress(b"0" * (MOST_DECODED + 1))
-    assert decoded(bomb, "gzip") is None
     assert decoded(gzip.compress(b"0" * 1000), "gzip", 1000) == b"0" * 1000
-    assert decoded(gzip.compress(b"0" * 1000) * 2, "gzip", 1999) is None
     assert decoded(gzip.compress(b"0" * 1000)[:-9], "gzip") is None
+    for bomb, most in (
+        (gzip.compress(b"0" * (MOST_DECODED + 1)), MOST_DECODED),
+        (gzip.compress(b"0" * 1000) * 2, 1999),
+        (gzip.compress(b"") * 50_000, 1000),
+    ):
+        with pytest.raises(TooMuch):
+            decoded(bomb, "gzip", most)
+
+
+def test_what_unpacks_to_too_much_is_as_what_is_too_large() -> None:
+    """The live one's is not compared; the idle one's is more than it should be."""
+    field = ("Content-Encoding", "gzip")
+    bomb = reply(gzip.compress(b"[" + b"1," * MOST_DECODED + b"1]"), JSON, field)
+    assert told(bomb, reply("[1]", JSON)) == []
+    assert told(reply("[1]", JSON), bomb) == ["body: 3 bytes / more than 1048576 bytes without its coding"]
+
+
+@pytest.mark.parametrize("element", ["[]", "1"])
+@pytest.mark.parametrize("ignored", ["$.x", "$[*].a"])
+def test_an_idle_pool_cannot_keep_us_busy(element: str, ignored: str) -> None:
+    """As many values as fit, in a few kilobytes: nothing is made of them but the document itself, and what is told."""
+    many = "[" + ",".join([element] * ((MOST_DECODED - 2) // (len(element) + 1))) + "]"
+    bomb = reply(gzip.compress(many.encode()), JSON, ("Content-Encoding", "gzip"))
+    tracemalloc.start()
+    try:
+        assert len(told(reply("[]", JSON), bomb, Rules((), (parse(ignored),)))) == MOST_TOLD
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 32 * MiB
+
+
+def test_places_are_those_of_the_documents() -> None:
+    """Also behind what is ignored; and what is ignored in one of them alone, counted from the end, is not there in it."""
+    rules = Rules((), (parse("$.a[0]"), parse("$.b[-1]")))
+    live, idle = '{"a": [1, 2, 3], "b": [1, 2]}', '{"a": [9, 2, 4], "b": [1, 9]}'
+    assert told(reply(live, JSON), reply(idle, JSON), rules) == ["$.a[2]: 3 / 4"]
+    assert told(reply("[1, 2]", JSON), reply("[1, 2, 3]", JSON), Rules((), (parse("$[-1]"),))) == ["$[1]: (none) / 2"]
+    rules = Rules((), (parse("$[-1].a"),))
+    live, idle = '[{"a": 1}]', '[{"a": 1}, {"a": 2}]'
+    assert told(reply(live, JSON), reply(idle, JSON), rules) == ["$[0].a: (none) / 1", '$[1]: (none) / {"a": 2}']
+    assert told(reply(idle, JSON), reply(live, JSON), rules) == ["$[0].a: 1 / (none)", '$[1]: {"a": 2} / (none)']
 
 
 def test_incomplete_bodies() -> None:
