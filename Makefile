@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PYTHONS ?= python3.11 python3.12 python3.13
 FUZZ_SECONDS ?= 600
-# Processes that the tests are spread over. They wait more than they compute; more than two disturb each other on a small machine.
+# Processes that the tests are spread over. They wait more than they compute. Those that are marked `alone` run before, one by one.
 TEST_PROCESSES ?= 3
 VENV := .venv
 PARALLEL := -n $(TEST_PROCESSES) --dist worksteal
@@ -14,8 +14,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # The package is installed as users install it, not as links into this tree, and again when one of these has changed.
 SOURCES := $(shell find bgproxy -name '*.py' -o -name py.typed) setup.py pyproject.toml README.md LICENSE
 
-# What runs a second time, interpreted, from the source tree: the code that the other build has compiled.
-INTERPRETED := tests/http1 tests/http_rows tests/fuzz tests/switchboard tests/proxy tests/integration
+# What runs a second time, interpreted, from the source tree: the code that the other build has compiled, and whole programs as far as
+# they carry traffic.
+INTERPRETED := tests/http1 tests/http_rows tests/fuzz tests/switchboard tests/proxy \
+  $(patsubst %,tests/integration/test_%.py,clients https_upstreams tcp_mode tls tls_clients transfers)
 
 .PHONY: help install runtime demo test test-interpreted test-installed lint fuzz bench bench-quick bench-peers wheels clean
 
@@ -81,13 +83,14 @@ test: test-interpreted test-installed
 test-interpreted: install
 	@if $(BIN)/bgproxy version | grep -q compiled; then \
 	  echo 'the data plane, interpreted, from the source tree'; \
-	  PYTHONPATH=. $(BIN)/python -m pytest -q $(PARALLEL) -m 'not slow' $(INTERPRETED); \
+	  PYTHONPATH=. $(BIN)/python -m pytest -q $(PARALLEL) -m 'not slow and not alone' $(INTERPRETED); \
 	fi
 
 # PYTHONSAFEPATH: neither the tests nor the programs that they start may find the source tree in the current directory.
 test-installed: install
 	@echo 'everything, as installed in $(VENV)'
-	@PYTHONSAFEPATH=1 $(BIN)/pytest $(PARALLEL) $(PYTEST_ARGS)
+	@PYTHONSAFEPATH=1 $(BIN)/pytest -q -m alone $(PYTEST_ARGS) || [ $$? = 5 ]  # 5: PYTEST_ARGS selects none of these
+	@PYTHONSAFEPATH=1 $(BIN)/pytest $(PARALLEL) -m 'not alone' $(PYTEST_ARGS)
 
 lint: install
 	@$(BIN)/ruff check

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,12 +11,9 @@ from typing import Any
 import pytest
 from support.backends import Backend
 from support.proxy import Proxy
-from support.turns import Turns
 
 import bgproxy
 from bgproxy.model.build import build_kind
-
-_TURNS = pytest.StashKey[Turns]()
 
 
 def pytest_report_header() -> str:
@@ -23,20 +21,10 @@ def pytest_report_header() -> str:
     return f"bgproxy: {build_kind()}, from {Path(bgproxy.__file__).parent}"
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """With -n, a test that is marked `alone` runs while no other does. Outside of its time-out, which is for the test itself."""
-    turns = item.config.stash.get(_TURNS, None)
-    if turns is None:
-        return (yield)
-    with turns.alone() if item.get_closest_marker("alone") else turns.shared():
-        return (yield)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Where the processes of this run meet: the parent of the directories that pytest gives each of them."""
-    if hasattr(config, "workerinput"):
-        config.stash[_TURNS] = Turns(Path(config.option.basetemp).parent)
+def pytest_configure() -> None:
+    """SIGINT does what it does in a terminal: where the tests are started in the background, a shell has it ignored, for children too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

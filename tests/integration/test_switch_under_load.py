@@ -107,7 +107,7 @@ def test_four_services_move_as_one(start_proxy: Callable[..., Proxy]) -> None:
         for name in names:
             proxy.wait_healthy(service=name)
         load = Load(proxy.address, hosts=tuple(f"{name}.test" for name in names))
-        switches = _run(proxy, load, names, min(SECONDS, 15), each=0.1)
+        switches = _run(proxy, load, names, min(SECONDS, 10), each=0.1)
         wrong = judge(load.records, switches, "blue")
     print(f"{len(load.records)} requests, {len(switches)} switches of four services, {len(load.errors)} errors")
     assert load.errors == []

@@ -329,6 +329,7 @@ def serial(proxy: Proxy, context: ssl.SSLContext) -> str:
         return str(client.sock.getpeercert()["serialNumber"])
 
 
+@pytest.mark.slow
 def test_twenty_renewals_under_load(authority, site, backend, tmp_path):
     """Each is in force in every worker after a reload, no handshake and no request fails, and no connection is closed."""
     with Proxy(tmp_path / "proxy", blue=[backend.url], listen=[listener(*site)], workers=2) as proxy:
@@ -364,6 +365,7 @@ def test_renewed_files_are_noticed(authority, site, backend, tmp_path):
         assert _metric(proxy, name) == pytest.approx(time.time() + 90 * 86400, abs=120)
 
 
+@pytest.mark.slow
 def test_a_broken_new_file_keeps_the_old_certificate(authority, site, backend, tmp_path):
     """It is logged, and in the status and the metrics; a worker that starts anew has the old one too; then all is well again."""
     with Proxy(tmp_path / "proxy", blue=[backend.url], listen=[listener(*site)], workers=1) as proxy:
