@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -23,6 +25,12 @@ TIMEOUT: Final = 10.0
 
 #: Upstreams that are asked at a time.
 _AT_A_TIME: Final = 16
+
+#: Charsets of the Web, by their names in Python. It has others, which break on what they cannot read, or take minutes (idna, punycode).
+_CHARSET: Final = re.compile(
+    r"ascii|utf-(8|8-sig|16|32)(-[bl]e)?|iso8859-\d+|cp125\d|cp866|cp932|cp949|koi8-[ru]|mac-.*|big5|gb2312|gbk|gb18030|"
+    r"shift_jis|euc_(jp|kr)|iso2022_jp"
+)
 
 #: Further failures that a result tells.
 _MOST_DETAILS: Final = 20
@@ -89,7 +97,7 @@ def _judge_json(wanted: dict[str, str], answer: Answer) -> list[Miss]:
             continue
         other = next((each for each in found if not same(value, each)), None)
         if not all(same(value, each) for each in found):
-            misses.append(Miss(f"{path} = {value}", f"{path} = {brief(_written(other))}"))
+            misses.append(Miss(f"{path} = {value}", f"{path} = {_shown(other)}"))
     return misses
 
 
@@ -99,10 +107,11 @@ def same(wanted: str, value: Any) -> bool:
         return value == wanted or json.dumps(value) == wanted
     try:
         read = json.loads(wanted)
-    except ValueError:
+        if _is_number(read) and _is_number(value):
+            return bool(read == value)
+        return _written(read) == _written(value)  # by what JSON writes: to Python, true is 1
+    except (ValueError, RecursionError):  # no JSON; or too deep
         return False
-    # By what JSON writes: to Python, true is 1.
-    return bool(_written(read) == _written(value) or (read == value and _is_number(read) and _is_number(value)))
 
 
 def _is_number(value: object) -> bool:
@@ -113,6 +122,13 @@ def _written(value: object) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
+def _shown(value: object) -> str:
+    try:
+        return brief(_written(value))
+    except RecursionError:  # reading takes less depth than writing
+        return "(a deep document)"
+
+
 def _text(answer: Answer) -> str:
     """The body as text, by the charset that it says it has."""
     charset = "utf-8"
@@ -121,9 +137,10 @@ def _text(answer: Answer) -> str:
         if name.strip().lower() == "charset":
             charset = value.strip().strip('"')
     try:
-        return answer.body.decode(charset, "replace")
-    except LookupError:
-        return answer.body.decode("utf-8", "replace")
+        charset = codecs.lookup(charset).name
+    except (LookupError, ValueError):
+        charset = "utf-8"
+    return answer.body.decode(charset if _CHARSET.fullmatch(charset) else "utf-8", "replace")
 
 
 def _said(answer: Answer) -> str:
@@ -162,7 +179,7 @@ async def request_check(
     limit = check.timeout if check.timeout is not None else TIMEOUT
     count = 0
 
-    async def ask(upstream: Upstream) -> Answer:
+    async def ask(upstream: Upstream) -> tuple[float, list[Miss]]:
         nonlocal count
         answer = await caller.ask(
             upstream,
@@ -174,14 +191,12 @@ async def request_check(
         )
         count += 1
         tell(count)
-        return answer
+        return answer.seconds, judge(check.expect, answer)  # its body is not kept until all have answered
 
     answers = await of_each(upstreams, ask, f"check {check.name}")
-    slowest = max((answer.seconds for answer in answers.values()), default=0.0)
+    slowest = max((seconds for seconds, _ in answers.values()), default=0.0)
     lines = [
-        (f"{upstream.id}: {miss.found}", miss.expected)
-        for upstream in upstreams
-        for miss in judge(check.expect, answers[upstream.id])
+        (f"{upstream.id}: {miss.found}", miss.expected) for upstream in upstreams for miss in answers[upstream.id][1]
     ]
     if not lines:
         found = f"as expected after {milliseconds(slowest)}"

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import struct
+import time
+import tracemalloc
+from socket import SO_LINGER, SOL_SOCKET
+
 import pytest
-from support.backends import Backend
-from support.deployments import make_run
+from support.backends import Backend, Request
+from support.deployments import make_run, upstreams_of
 
 from bgproxy.config.schema import Check, Expect
 from bgproxy.control.deployments.caller import Answer, Caller
@@ -54,6 +60,14 @@ JSON = b'{"total": 3, "name": "cart", "ok": true, "none": null, "items": [{"id":
         ({"json": {"$.b.c": "1"}}, answer(b"{}"), "there is no $.b.c in {}"),
         ({"json": {"$.a": "1"}}, answer(b"<html>"), "a body of 6 bytes: <html>"),
         ({"json": {"$.a": "1"}}, answer(b"[" * 100_000), "a body of 100000 bytes: [[["),
+        ({"json": {"$[0]": "1"}}, answer(b"[" * 900 + b"]" * 900), "$[0] = "),
+        ({"json": {"$": "[" * 900 + "]" * 900}}, answer(b"[" * 901 + b"]" * 901), "$ = "),
+        ({"json": {"$.a": "1"}}, answer(b'{"a": NaN}'), "$.a = NaN"),
+        ({"json": {"$.a": "1"}}, answer(b'{"a": "\\ud800\\u001b"}'), '$.a = "'),
+        ({"json": {"$.a": "1"}}, answer(b'{"a": ' + b"1" * 5000 + b"}"), "a body of 5007 bytes"),
+        ({"json": {"$.a": "1"}}, answer(b'{"a": "\xff"}'), "a body of 10 bytes"),
+        ({"json": {"$.a": "1"}}, answer(b'\xef\xbb\xbf{"a": 1}'), None),
+        ({"json": {"$.a": "1"}}, answer(b""), "a body of 0 bytes"),
     ],
 )
 def test_what_an_answer_must_be(expect, came, found):
@@ -79,6 +93,32 @@ def test_everything_that_does_not_hold_is_told():
 
 
 @pytest.mark.parametrize(
+    "charset",
+    [
+        "idna",
+        "punycode",
+        "undefined",
+        "unicode_escape",
+        "raw_unicode_escape",
+        "utf-7",
+        "hex",
+        "mbcs",
+        "\xff",
+        "a" * 5000,
+        "utf-8;",
+    ],
+)
+def test_no_charset_breaks_a_check_or_keeps_it_busy(charset):
+    """Python knows charsets that cannot read everything, or take quadratic time; an upstream may name any."""
+    body = b"grave-accent-" + b"a9" * 100_000 + b"\xff\\N{x} total"
+    began = time.process_time()
+    came = answer(body, content_type=f"text/html; charset={charset}")
+    assert judge(Expect(body_contains="total"), came) == []
+    assert judge(Expect(body_contains="nothing"), came)
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize(
     ("wanted", "value", "equal"),
     [
         ("1", 1, True),
@@ -94,6 +134,8 @@ def test_everything_that_does_not_hold_is_told():
         ('{"b": 1, "a": [2]}', {"a": [2], "b": 1}, True),
         ('{"b": true}', {"b": 1}, False),
         ("abc", ["abc"], False),
+        ("[" * 5000, [], False),
+        ("1e400", 1e400, True),
     ],
 )
 def test_values_of_json(wanted, value, equal):
@@ -144,6 +186,105 @@ async def test_a_time_out_of_its_own():
         result, _ = await checked(make_run(backend.url), request="GET /silent", timeout=0.1)
     assert (result.ok, result.found) == (False, f"127.0.0.1:{backend.port}: timed out after 100ms")
     assert 0.1 <= result.seconds < 2
+
+
+MiB = 1024 * 1024
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def _for_ever(piece: bytes, before: bytes = b"", pause: float = 0.0):
+    def handler(backend: Backend, request: Request) -> None:
+        request.send(before)
+        while not backend.gate.wait(pause):
+            request.send(piece)
+
+    return handler
+
+
+def _reset(before: bytes):
+    def handler(_: Backend, request: Request) -> None:
+        request.send(before)
+        request.sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        request.keep = False
+
+    return handler
+
+
+def _slowly(_: Backend, request: Request) -> None:
+    for byte in OK + b"Content-Length: 5\r\n\r\ntotal":
+        request.send(bytes([byte]))
+        time.sleep(0.004)
+
+
+@pytest.mark.parametrize(
+    ("handler", "found"),
+    [
+        (_slowly, "it took "),
+        (_for_ever(b"a", OK + b"Content-Length: 50000\r\n\r\n", 0.02), "timed out after 400ms"),
+        (_for_ever(b"a", OK + b"A: ", 0.02), "timed out after 400ms"),
+        (_for_ever(b"A: " + b"b" * 1000 + b"\r\n", OK), "a head of more than 65536 bytes"),
+        (_for_ever(b"HTTP/1.1 100 \r\n\r\n" * 1000), "too many interim responses"),
+        (_for_ever(b"x" * MiB, OK + b"Content-Length: %d\r\n\r\n" % (1024 * MiB)), "a body of more than 1048576 bytes"),
+        (_for_ever(b"x" * MiB, OK + b"\r\n"), "a body of more than 1048576 bytes"),
+        (_for_ever(b"", OK + b"\r\ntotal", 0.1), "timed out after 400ms"),
+        (_reset(OK + b"Content-Length: 9\r\n\r\ntotal"), "the answer broke off after "),
+        (_reset(OK + b"\r\ntotal"), "the answer broke off after 5 bytes of its body: connection reset"),
+        (_reset(b""), "the connection was closed before it answered: connection reset"),
+        (
+            _for_ever(b"", b"HTTP/1.1 101 x\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", 0.1),
+            "it switched protocols unasked",
+        ),
+        (_for_ever(b"", b"HTTP/1.1 302 x\r\nLocation: /y\r\nContent-Length: 0\r\n\r\n", 0.1), "status 302"),
+    ],
+    ids=[
+        *(
+            "slowly",
+            "a body that drips",
+            "a head that drips",
+            "an endless head",
+            "interim answers",
+            "a gibibyte",
+            "no end",
+        ),
+        *("it never closes", "reset", "reset without a length", "reset at once", "101", "a redirect"),
+    ],
+)
+async def test_whatever_an_upstream_does_a_check_ends(handler, found):
+    """In its time, with the reason, and with a mebibyte of the answer at the most; `within` is about the whole of it."""
+    with Backend("green") as backend:
+        backend.on("/cart", handler)
+        check = {"request": "GET /cart", "expect": Expect(body_contains="total", within=0.1), "timeout": 0.4}
+        run = make_run(backend.url)
+        tracemalloc.start()
+        try:
+            result, _ = await checked(run, **check)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            backend.release()
+    assert not result.ok
+    assert result.seconds < 2
+    assert any(found in line for line in (result.found, *result.details)), result
+    assert most < 12 * MiB
+
+
+async def test_bodies_are_not_gathered():
+    """Of many upstreams, each is judged as it answers, and what it has said is forgotten."""
+
+    class Full:
+        async def ask(self, *_, **__):
+            await asyncio.sleep(0)
+            return answer(bytes(MiB))
+
+    upstreams = upstreams_of(*(f"http://127.0.0.{number}:1" for number in range(1, 61)))
+    tracemalloc.start()
+    try:
+        result = await request_check(Full(), upstreams, Check(name="cart", request="GET /cart"))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result.ok
+    assert most < 20 * MiB
 
 
 async def test_a_great_many_upstreams_that_fail_are_not_all_told():
