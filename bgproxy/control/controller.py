@@ -24,6 +24,7 @@ from bgproxy.config.schema import Config
 from bgproxy.control.actor import Actor
 from bgproxy.control.certificates import Certificates
 from bgproxy.control.counters import Counters
+from bgproxy.control.deployments.guard import Guard
 from bgproxy.control.deployments.notify import Notifier
 from bgproxy.control.deployments.runner import Deployments
 from bgproxy.control.deployments.stage import Hands, Run
@@ -237,6 +238,7 @@ class Controller:
             publisher=self._publisher,
             environment=self._environment,
             mismatched=self.tallies.mismatched,
+            guard=Guard(f"{self.config.state_dir}/commands"),
             watcher=self._bake_watcher,
         )
         deployments = Deployments(

@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from bgproxy.config.units import format_duration
+from bgproxy.control.deployments import groups
+from bgproxy.control.deployments.guard import noted
 from bgproxy.control.deployments.words import last_lines, lines_of
 
 #: Bytes of the output that are kept, the last ones.
 KEPT: Final = 4096
 
-#: Seconds that it has to end at SIGTERM, and that output may come for after its end.
-GRACE: Final = 3.0
+#: Seconds that output may come for after its end.
 LAST_WORDS: Final = 0.5
-#: Seconds until the first look at whether a group of processes has ended, which nothing tells; each next wait is twice as long.
-POLL: Final = 0.02
 
 #: So many bytes of output, and then none for so many seconds: a command that never stops talking leaves time for others.
 FLOOD: Final = 256 * 1024
@@ -40,13 +39,15 @@ async def run_command(
     environment: Mapping[str, str],
     seconds: float,
     line: Callable[[str], None] = lambda _: None,
+    note: Path | None = None,
 ) -> tuple[bool, str, tuple[str, ...]]:
     """Run it to its end, or for so many seconds: whether it ended with 0, how it ended, and its last lines.
 
-    `said` is what it is told, `environment` what it finds besides, `line` gets lines of its output as they come. Cancelled, it is
-    ended before the cancellation goes on. Raises `OSError` where it cannot be started.
+    `said` is what it is told, `environment` what it finds besides, `line` gets lines of its output as they come; `note` is the file
+    that it notes itself in (see `guard`). Cancelled, it is ended before the cancellation goes on. Raises `OSError` where it cannot
+    be started.
     """
-    with contextlib.closing(_Child(command, said, environment, line)) as child:
+    with contextlib.closing(_Child(noted(command, note), said, environment, line)) as child:
         try:
             in_time = await _comes(child.ended, seconds)
             if in_time:
@@ -112,7 +113,7 @@ class _Child:
 
     def __init__(
         self,
-        command: str,
+        command: list[str],
         said: Mapping[str, Any],
         environment: Mapping[str, str],
         line: Callable[[str], None],
@@ -123,7 +124,7 @@ class _Child:
             told.write(json.dumps(dict(said)).encode() + b"\n")
             told.seek(0)
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", command],
+                command,
                 stdin=told,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -135,7 +136,7 @@ class _Child:
         try:
             self._handle = os.pidfd_open(self._process.pid)
         except OSError:  # no descriptor is left: nobody would know of its end
-            os.killpg(self._process.pid, signal.SIGKILL)
+            groups.send(self._process.pid, signal.SIGKILL)
             self._process.communicate()
             raise
         self._loop.add_reader(self._handle, self._has_ended)
@@ -153,34 +154,17 @@ class _Child:
 
     async def end(self) -> None:
         """End it with all that it has started: asked first, then told. Whoever is cancelled meanwhile has it told at once."""
-        self._signal(signal.SIGTERM)
-        try:
-            deadline = self._loop.time() + GRACE
-            wait = POLL
-            while self._lives() and (left := deadline - self._loop.time()) > 0:
-                await asyncio.sleep(min(wait, left))
-                wait *= 2
-        finally:
-            if self._lives():
-                self._signal(signal.SIGKILL)
-        await _comes(self.ended, GRACE)
+        await groups.end(self._process.pid, self._lives)
+        await _comes(self.ended, groups.GRACE)
 
-    def _lives(self) -> bool:
+    def _lives(self, group: int) -> bool:
         """Whether any of the group does: the shell ends before what it has started, which may have things to put in order."""
-        return not self.ended.is_set() or (self._signal(0) and _lives(self._process.pid))
-
-    def _signal(self, number: int) -> bool:
-        """Send it to the whole group; False if there was nobody to get it."""
-        try:
-            os.killpg(self._process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return True
+        return not self.ended.is_set() or (groups.send(group, 0) and groups.lives(group))
 
     def close(self) -> None:
         """Give up what was held of it; it does not run on, whatever has happened."""
         if self.status is None:
-            self._signal(signal.SIGKILL)
+            groups.send(self._process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(LAST_WORDS)
         self.output.close()
@@ -196,16 +180,6 @@ async def _comes(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _lives(group: int) -> bool:
-    """Whether a process of the group has not ended. Zombies have, and may be there for long: in a container there may be no init."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, its_group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]  # proc(5)
-            if int(its_group) == group and state not in ("Z", "X"):
-                return True
-    return False
 
 
 def _status(status: int | None) -> str:

@@ -50,10 +50,16 @@ async def call(
     began = time.monotonic()
     if run_command:
         expected = "status 0"
+        note = run.hands.guard.note(run.record.id) if payload is None else None  # nobody is told a second time
         try:
-            ok, found, details = await commands.run_command(run_command, said, run.hands.environment(), timeout, show)
+            ok, found, details = await commands.run_command(
+                run_command, said, run.hands.environment(), timeout, show, note
+            )
         except OSError as error:  # no memory, no descriptors, no /bin/sh
             ok, found, details = False, f"it could not be started: {error.strerror}", ()
+        finally:
+            if note is not None:
+                note.unlink(missing_ok=True)
     else:
         expected = "an answer of 2xx"
         ok, found, details = await _webhook(webhook, said, timeout)

@@ -327,6 +327,7 @@ class Deployments:
     async def _drive(self, run: Run, *, resumed: bool) -> None:
         try:
             if resumed:
+                await self._end_left(run)
                 await first_checks(run)
                 self._heed(run)
                 await self._go_on(run)
@@ -343,6 +344,11 @@ class Deployments:
             await self._end(run, ITSELF, f"a fault of bgproxy: {error!r}", error)
         finally:
             self._unmark(run)
+
+    async def _end_left(self, run: Run) -> None:
+        """A controller that was killed may have left a command running: it must not run beside its own repetition."""
+        for ended, found in await self._hands.guard.end_left(run.record.id):
+            run.keep(Result(stage=run.record.state.value, name="left running", ok=ended, found=found))
 
     async def _go_on(self, run: Run) -> None:
         """What a restart has found half done; see the top of this file."""
@@ -449,6 +455,7 @@ class Deployments:
 
     async def _end_orphan(self, record: DeploymentRecord, why: str) -> None:
         """Nothing can be done for it any more."""
+        await self._hands.guard.end_left(record.id)
         state = _S.ABORTED if record.state in BEFORE_FLIP else _S.FAILED
         step = Step(state=state.value, at=self._clock.time(), by=ITSELF.name, why=why)
         after = replace(record, state=state, steps=(*record.steps, step))

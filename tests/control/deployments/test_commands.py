@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.waiting import eventually_async
 
-from bgproxy.control.deployments import commands
+from bgproxy.control.deployments import commands, groups
 from bgproxy.control.deployments.commands import KEPT, run_command, variables
 
 SAID = {"id": 7, "service": "shop", "target": "green", "upstreams": ["http://a:1", "http://b:2"]}
@@ -25,7 +25,7 @@ PATH = {"PATH": os.environ["PATH"]}
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
     """What is ended is not given long."""
-    monkeypatch.setattr(commands, "GRACE", 0.3)
+    monkeypatch.setattr(groups, "GRACE", 0.3)
     monkeypatch.setattr(commands, "LAST_WORDS", 0.1)
 
 
@@ -225,7 +225,7 @@ async def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path):
 
 async def test_what_a_shell_started_may_put_things_in_order(monkeypatch, tmp_path):
     """The shell ends at once at SIGTERM; that what it waited for takes a little longer is no reason for SIGKILL."""
-    monkeypatch.setattr(commands, "GRACE", 20.0)
+    monkeypatch.setattr(groups, "GRACE", 20.0)
     tidy = f"trap 'sleep 0.1; touch {tmp_path}/clean; exit' TERM; touch {tmp_path}/ready; while :; do sleep 0.02; done"
     task = asyncio.create_task(run(f"({tidy}); true"))
     await eventually_async((tmp_path / "ready").exists)
@@ -254,7 +254,7 @@ async def test_a_cancelled_call_leaves_no_process(tmp_path):
 
 async def test_who_is_cancelled_while_it_ends_does_not_wait(monkeypatch, tmp_path):
     """An abort, and then the end of the controller: what has not ended yet is killed at once, and with its group."""
-    monkeypatch.setattr(commands, "GRACE", 60.0)
+    monkeypatch.setattr(groups, "GRACE", 60.0)
     pids = tmp_path / "pids"
     deaf = "trap '' TERM; while :; do sleep 60; done"
     task = asyncio.create_task(run(f"({deaf}) & echo $! $$ > {pids}; {deaf}"))
