@@ -19,7 +19,6 @@ from bgproxy.control.actor import Actor, deployer
 from bgproxy.control.counters import Counters
 from bgproxy.control.deployments.figures import Figures
 from bgproxy.control.deployments.guard import Guard
-from bgproxy.control.deployments.guard import Guard
 from bgproxy.control.deployments.watcher import Watcher
 from bgproxy.control.draining import Drains
 from bgproxy.control.editing import Editor
@@ -87,7 +86,6 @@ class Hands:
     publisher: Publisher
     environment: Callable[[], dict[str, str]] = lambda: dict(os.environ)  # of commands; without our secrets
     mismatched: Callable[[str, str], None] = lambda _service, _pool: None  # told of an answer that differs
-    guard: Guard = field(default_factory=Guard)  # of the commands that run
     guard: Guard = field(default_factory=Guard)  # of the commands that run
     watcher: Watcher | None = None  # None: nobody knows how the live pool did before
 
