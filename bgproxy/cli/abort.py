@@ -8,8 +8,9 @@ import sys
 from bgproxy.cli.approve import decide, decision_options
 from bgproxy.cli.client import Client
 from bgproxy.cli.exits import DONE, FAILED, INTERRUPTED
-from bgproxy.cli.following import Follower, sink_of
+from bgproxy.cli.following import Follower
 from bgproxy.cli.parser import Parser
+from bgproxy.cli.sinks import sink_of
 from bgproxy.cli.story import outcome
 from bgproxy.cli.words import printable
 
@@ -36,12 +37,16 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(answer.text)
         return DONE
-    follower = Follower(client, sink_of(json=args.json))
+    sink = sink_of(json=args.json)
+    follower = Follower(client, sink)
     follower.skip(said)
     try:
         answer = follower.follow(said["id"])
     except KeyboardInterrupt:
         print(f"deployment {said['id']} ends by itself; `bgproxy status` shows it", file=sys.stderr, flush=True)
         return INTERRUPTED
-    print(answer.text if args.json else outcome(answer.data), flush=True)
+    if args.json:
+        print(answer.text)
+    else:
+        sink.say(outcome(answer.data))
     return FAILED if answer.data["state"] == "failed" else DONE

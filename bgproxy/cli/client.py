@@ -83,9 +83,10 @@ class ApiError(CliError):
         self.slug = str(problem.get("type", "")).rpartition(":")[2]
         self.detail = printable(problem.get("detail") or problem.get("title") or f"HTTP status {status}")
         details = problem.get("details")
-        self.details = [printable(line) for line in details] if isinstance(details, list) else []
+        told = [printable(line) for line in details] if isinstance(details, list) else []
+        self.details = [line for line in told if line != self.detail]
         self.remedy = _REMEDIES.get(self.slug, "")
-        self.status = REFUSED if status in {409, 412} else USAGE if status in {400, 404, 422} else FAILED
+        self.status = REFUSED if status in {401, 403, 409, 412} else USAGE if status in {400, 404, 422} else FAILED
         super().__init__(self.detail)
 
     def __str__(self) -> str:

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from bgproxy.cli.client import Client, service_path, sole_service
 from bgproxy.cli.exits import DONE, FAILED, INTERRUPTED
-from bgproxy.cli.following import Follower, sink_of, standing_by
+from bgproxy.cli.following import Follower, standing_by
 from bgproxy.cli.parser import Parser, api_options
 from bgproxy.cli.repeating import post_once
+from bgproxy.cli.sinks import sink_of
 from bgproxy.cli.story import Deployment, outcome, stage_names
 from bgproxy.cli.switch import other
 from bgproxy.cli.words import duration, printable
@@ -35,18 +36,23 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--yes", "-y", action="store_true", help="do not ask before it begins")
     waiting = parser.add_mutually_exclusive_group()
     waiting.add_argument("--no-wait", action="store_true", help="return as soon as it has begun")
-    waiting.add_argument(
-        "--wait",
-        choices=("live", "retired"),
-        default="live",
-        help="return when the new version is live and proven (the default), or when the old one was retired too",
-    )
+    waiting_option(waiting)
     api_options(parser)
     parser.examples(
         ("bgproxy deploy --version 2.0", "to the idle pool, by the stages of the configuration"),
         ("bgproxy deploy shop --version 2.0 --upstream http://127.0.0.1:9002", "say where it listens"),
         ("bgproxy deploy --strategy canary --reason 'release 2.0'", "a share of the clients first"),
         ("bgproxy deploy --yes --version $GITHUB_SHA", "in CI: plain lines, and the exit status is the outcome"),
+    )
+
+
+def waiting_option(parser: argparse._ActionsContainer) -> None:
+    """Until when a deployment is followed."""
+    parser.add_argument(
+        "--wait",
+        choices=("live", "retired"),
+        default="live",
+        help="return when the new version is live and proven (the default), or when the old one was retired too",
     )
 
 
@@ -77,7 +83,9 @@ def run(args: argparse.Namespace) -> int:
     if args.no_wait:
         print(begun.text if args.json else f"{printable(name)}: deployment {begun.data['id']} has begun")
         return DONE
-    return follow(client, args, begun.data)
+    if not args.json:
+        print(f"deployment {begun.data['id']} has begun", flush=True)
+    return follow(client, args, begun.data["id"])
 
 
 def _body(args: argparse.Namespace) -> dict[str, Any]:
@@ -96,7 +104,8 @@ def _plan(service: Mapping[str, Any], args: argparse.Namespace) -> list[str]:
     pools, deploys = service["pools"], service["deploys"]
     version = pools[idle]["version"] if args.version is None else args.version
     strategy = args.strategy or deploys["strategy"]
-    urls = args.upstream or [upstream["url"] for upstream in pools[idle]["upstreams"]]
+    known = [upstream["url"] for name in ("upstreams", "unresolved") for upstream in pools[idle][name]]
+    urls = args.upstream or known
     stages = list(deploys["stages"])
     if (args.upstream or args.version is not None) and "provisioning" not in stages:
         stages.insert(0, "provisioning")
@@ -122,20 +131,22 @@ def _refused() -> int | None:
         return INTERRUPTED
 
 
-def follow(client: Client, args: argparse.Namespace, deployment: Deployment) -> int:
+def follow(client: Client, args: argparse.Namespace, number: int) -> int:
     """Follow one that has begun; the exit status is its outcome."""
-    number = deployment["id"]
     suffix = f" --admin {args.admin}" if args.admin else ""
-    if not args.json:
-        print(f"deployment {number} has begun", flush=True)
-    follower = Follower(client, sink_of(json=args.json), suffix=suffix)
+    sink = sink_of(json=args.json)
+    follower = Follower(client, sink, suffix=suffix)
     try:
         answer = follower.follow(number, retired=args.wait == "retired")
     except KeyboardInterrupt:
-        print(f"deployment {number} goes on; `bgproxy abort {number}{suffix}` ends it", file=sys.stderr, flush=True)
+        again, end = (f"`bgproxy {verb} {number}{suffix}`" for verb in ("follow", "abort"))
+        print(f"deployment {number} goes on; {again} shows it again, {end} ends it", file=sys.stderr, flush=True)
         return INTERRUPTED
     last = answer.data
-    print(answer.text if args.json else _last_line(last), flush=True)
+    if args.json:
+        print(answer.text)
+    else:
+        sink.say(_last_line(last))
     return DONE if last["running"] or last["state"] == "succeeded" else FAILED
 
 

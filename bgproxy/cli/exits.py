@@ -10,7 +10,7 @@ DONE: Final = 0
 FAILED: Final = 1  # it was tried and failed, or was rolled back
 USAGE: Final = 2  # wrong usage or configuration
 UNREACHABLE: Final = 3  # the admin API cannot be reached
-REFUSED: Final = 4  # refused as things stand: 409, 412
+REFUSED: Final = 4  # refused as things stand, or to whoever asks: 401, 403, 409, 412
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 PIPE_CLOSED: Final = 141  # 128 + SIGPIPE: nobody reads any more, and what was not printed was not waited for either
 

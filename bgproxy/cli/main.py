@@ -45,6 +45,9 @@ GROUPS: Final[dict[str, tuple[Verb, ...]]] = {
         Verb(
             "deploy", "bgproxy.cli.deploy", "verify the idle pool, switch to it, watch it; back by itself if it is bad"
         ),
+        Verb(
+            "follow", "bgproxy.cli.follow", "show a deployment that was begun elsewhere; its outcome is the exit status"
+        ),
         Verb("approve", "bgproxy.cli.approve", "let a deployment go on that waits for it"),
         Verb("abort", "bgproxy.cli.abort", "end a deployment, and undo what it has changed"),
         Verb("pool", "bgproxy.cli.pool", "pool set: the upstreams and the version of a pool"),
@@ -108,6 +111,10 @@ def _guarded(argv: list[str]) -> int:
 def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):
         overview = _overview()
+        word = next((word for word in argv if word in VERBS), None)
+        if word is not None and not {"-h", "--help", "--version"} & set(argv):
+            before = " ".join(argv[: argv.index(word)])
+            raise UsageError(f"options stand behind the verb: bgproxy {word} {before}\n`bgproxy --help` explains them")
         overview.parse_args(argv)
         overview.print_help(sys.stderr)
         return USAGE

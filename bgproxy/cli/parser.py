@@ -6,6 +6,7 @@ Mistakes become `UsageError`, help keeps the layout of its examples, and an opti
 from __future__ import annotations
 
 import argparse
+from difflib import get_close_matches
 from typing import NoReturn
 
 from bgproxy.cli.exits import UsageError
@@ -30,6 +31,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Wrong usage: the message, the usage, and where to read more."""
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            word = unknown.split(" ")[0].partition("=")[0]
+            near = get_close_matches(word, self._option_string_actions, n=1)
+            message = f"unknown option {word!r}" if word.startswith("-") else f"{unknown!r} is one word too many"
+            message += f"; did you mean {near[0]}?" if near else ""
+        message = message.replace("invalid int value: ", "not a whole number: ")
         raise UsageError(f"{message}\n{self.format_usage().rstrip()}\n`{self.prog} --help` explains, with examples")
 
 

@@ -123,6 +123,22 @@ def cut(text: str, room: int) -> str:
     return "".join(kept) + ("\x1b[0m" if coloured else "")
 
 
+def fold(text: str, room: int) -> list[str]:
+    """A line that stays, as lines of at most `room` columns, broken at blanks; what follows the first stands deeper."""
+    if _width(text) <= room:
+        return [text]
+    margin = len(text) - len(text.lstrip(" "))
+    first, *words = text[margin:].split(" ")
+    lines, line = [], " " * margin + first
+    for word in words:
+        if _width(line) + 1 + _width(word) > room:
+            lines.append(line.rstrip(" "))
+            line = " " * (margin + 2) + word
+        else:
+            line += f" {word}"
+    return [*lines, line]
+
+
 class Region:
     """Lines at the bottom of a terminal's output that are redrawn in their place."""
 

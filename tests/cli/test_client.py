@@ -95,8 +95,8 @@ def test_ill_token(monkeypatch):
     ("status", "slug", "exit_status", "remedy"),
     [
         (400, "malformed", 2, ""),
-        (401, "unauthorized", 1, "set BGPROXY_TOKEN"),
-        (403, "forbidden", 1, "another role"),
+        (401, "unauthorized", 4, "set BGPROXY_TOKEN"),
+        (403, "forbidden", 4, "another role"),
         (404, "not-found", 2, ""),
         (409, "busy", 4, "try again"),
         (409, "refused", 4, ""),
@@ -192,3 +192,11 @@ def test_no_tls_where_it_was_asked_for(admin):
     """A server that speaks plain HTTP is said to be one that does not speak TLS."""
     with pytest.raises(UnreachableError, match="no TLS there, or not with us"):
         Client.of(admin.url.replace("http", "https")).get("/v1/status")
+
+
+def test_a_detail_that_says_no_more_is_not_said(admin):
+    """A single mistake of a body is the problem itself."""
+    admin.script["GET", "/x"] = lambda: problem(422, "invalid", "limit: at least 1", "limit: at least 1", "another")
+    with pytest.raises(ApiError) as caught:
+        Client.of(None).get("/x")
+    assert str(caught.value).splitlines() == ["limit: at least 1", "  another"]

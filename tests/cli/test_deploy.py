@@ -116,6 +116,15 @@ def test_the_retirement_can_be_waited_for(admin, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "shop: deployment 3 succeeded after 2.0 s: green is live"
 
 
+def test_upstreams_without_an_address_are_upstreams(admin, capsys):
+    """A name that does not resolve is a part of the plan."""
+    ends(admin, "succeeded")
+    lost = {"url": "http://web.invalid", "reason": "name does not resolve"}
+    admin.services["shop"]["pools"]["green"].update(upstreams=[], unresolved=[lost])
+    main(["deploy"])
+    assert capsys.readouterr().out.splitlines()[1] == "  green: http://web.invalid"
+
+
 def test_no_wait(admin, capsys):
     """It has begun, and nothing more is asked."""
     ends(admin)
@@ -265,7 +274,10 @@ def test_ctrl_c_leaves_the_deployment_alone(admin):
     eventually(lambda: any(path == "/v1/deployments/3" for _, path, _, _ in admin.requests))
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=20)
-    assert err.decode() == f"deployment 3 goes on; `bgproxy abort 3 --admin {admin.url}` ends it\n"
+    assert err.decode() == (
+        f"deployment 3 goes on; `bgproxy follow 3 --admin {admin.url}` shows it again, "
+        f"`bgproxy abort 3 --admin {admin.url}` ends it\n"
+    )
     assert child.returncode == 130
 
 

@@ -12,7 +12,8 @@ from support.fake_admin import deployment, problem, result
 
 from bgproxy.cli.client import ApiError, Client
 from bgproxy.cli.exits import UnreachableError
-from bgproxy.cli.following import EVERY, PATIENCE, Follower, Lines, Quiet, Screen, sink_of, standing_by
+from bgproxy.cli.following import PATIENCE, Follower, standing_by
+from bgproxy.cli.sinks import EVERY, Lines, Quiet, Screen, sink_of
 
 PATH = "/v1/deployments/3"
 
@@ -163,6 +164,7 @@ def test_a_stage_that_begins_anew_after_a_crash_shows_its_results_again(admin, c
         "verifying",
         "  ok a (100 ms)",
         "  ok b",
+        "verifying begins anew, since bgproxy was restarted",
         "  ok a (200 ms)",
         "  ok b",
     ]
@@ -183,7 +185,7 @@ def test_an_api_that_stays_away(admin):
     """After a minute it is given up, and said what is known."""
     play(admin, deployment("baking"), (200, b"?"))
     clock = Clock()
-    with pytest.raises(UnreachableError, match="deployment 3 goes on by itself, but it is out of sight"):
+    with pytest.raises(UnreachableError, match=r"3 goes on by itself, but it is out of sight[^`]*`bgproxy follow 3`"):
         follow(clock=clock)
     assert clock.time == pytest.approx(100 + PATIENCE, abs=1.0)
 
@@ -270,7 +272,7 @@ def test_a_terminal_keeps_what_is_over_and_redraws_the_rest(admin, terminal):
     follow(Screen(terminal))
     shown = terminal.getvalue()
     assert "\x1b[31m" not in shown
-    assert "    [==========>         ] 50%\x1b[K\n    bakes: green 12/s\x1b[K\n" in shown
+    assert "    [==========>         ] 50%, 3.0 s left\x1b[K\n    bakes: green 12/s\x1b[K\n" in shown
     assert "    green  12.0/s  0% errors  p50 10 ms  p99 20 ms  nothing" in shown
     assert left_on_screen(shown) == [
         "✓ verifying  1.0 s",

@@ -67,7 +67,7 @@ def test_unknown_option(capsys):
     """Usage follows the mistake."""
     assert main(["status", "--wacth"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("bgproxy: unrecognized arguments: --wacth\nusage: bgproxy status")
+    assert err.startswith("bgproxy: unknown option '--wacth'; did you mean --watch?\nusage: bgproxy status")
     assert main(["--wacth"]) == 2
 
 
@@ -147,3 +147,11 @@ _COMMAND = [sys.executable, "-m", "bgproxy"]
 
 def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[2])}
+
+
+def test_options_before_the_verb(capsys):
+    """It is said where they belong; --help and --version are of the program."""
+    assert main(["--admin", "http://127.0.0.1:1", "deploy"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("bgproxy: options stand behind the verb: bgproxy deploy --admin http://127.0.0.1:1\n")
+    assert main(["--help", "deploy"]) == 0

@@ -13,9 +13,7 @@ from bgproxy.cli.parser import Parser, if_match, service_and_pool
 def test_a_mistake_is_raised():
     """With the usage, and where to read more."""
     parser = Parser("switch", "Does it.")
-    with pytest.raises(
-        UsageError, match=r"(?s)unrecognized arguments: --x\nusage: bgproxy switch.*`bgproxy switch --help`"
-    ):
+    with pytest.raises(UsageError, match=r"(?s)unknown option '--x'\nusage: bgproxy switch.*`bgproxy switch --help`"):
         parser.parse_args(["--x"])
 
 
@@ -53,3 +51,19 @@ def test_examples_are_aligned():
     parser = Parser("x", "Does it.")
     parser.examples(("bgproxy x", "one"), ("bgproxy x --long", "two"))
     assert parser.format_help().endswith("examples:\n  bgproxy x          one\n  bgproxy x --long   two\n")
+
+
+def test_what_was_meant():
+    """A slip in an option, a word too many, and a number that is none, in our words."""
+    parser = Parser("deploy", "Does it.")
+    parser.add_argument("--version")
+    parser.add_argument("--limit", type=int)
+    for typed, says in (
+        (["--verison", "2"], "unknown option '--verison'; did you mean --version?\n"),
+        (["--verison=2"], "unknown option '--verison'; did you mean --version?\n"),
+        (["x"], "'x' is one word too many\n"),
+        (["--limit", "ten"], "argument --limit: not a whole number: 'ten'\n"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            parser.parse_args(typed)
+        assert str(caught.value).startswith(says)

@@ -61,7 +61,7 @@ def test_mistakes(started, tmp_path, capsys):
     [
         (["-c", "x.yaml", "--workers", "2"], "--workers: with -c, this is said in the file"),
         (["--listen", "127.0.0.1:8080"], "say at least --blue URL or --green URL"),
-        (["x.yaml"], "unrecognized arguments: x.yaml"),
+        (["x.yaml"], "'x.yaml' is one word too many"),
     ],
 )
 def test_wrong_usage(started, words, says, capsys):

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from bgproxy.cli.terminal import Paint, Progress, Region, columns, cut, redraw
+from bgproxy.cli.terminal import Paint, Progress, Region, columns, cut, fold, redraw
 
 
 class Terminal(io.StringIO):
@@ -114,3 +114,12 @@ def test_wide_characters_take_two_columns():
     out = Terminal()
     Progress(out).show("检" * 20, 0.0)
     assert out.getvalue() == "\r\x1b[K" + "检" * 9
+
+
+def test_fold():
+    """At blanks, deeper than the first line; what has none is left to the terminal. Colours take no width."""
+    assert fold("abc def", 7) == ["abc def"]
+    assert fold("abc def ghi", 7) == ["abc def", "  ghi"]
+    assert fold("    ab cd ef gh", 9) == ["    ab cd", "      ef", "      gh"]
+    assert fold("a" * 10 + " b", 5) == ["a" * 10, "  b"]
+    assert fold(f"{Paint(on=True)('ok', 'green')} abcd", 7) == ["\x1b[32mok\x1b[0m abcd"]
