@@ -10,7 +10,7 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.documents import DOCUMENTS, STEPS, ignored, leads, normal, places, replaced, without, written
+from support.json_documents import DOCUMENTS, STEPS, ignored, leads, normal, places, replaced, without, written
 
 from bgproxy.config.jsonpath import MAX_STEPS, Path, find, follow, parse
 from bgproxy.control.deployments.comparing import Reply, Rules, differences
