@@ -36,6 +36,15 @@ class FakeClock:
         await asyncio.sleep(0)
 
 
+class JumpyClock(FakeClock):
+    """One whose wall clock somebody sets: `ahead` is by how many seconds it is before the monotonic one."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
 class Shown:
     """The lines that a run has shown, one for each `show`, and what they came with."""
 
@@ -70,7 +79,8 @@ class FakeLinks:
 def make_hands(**hands: Any) -> Hands:
     """Parts of a controller: those given, and for the others something that a stage has no business with."""
     names = ("switcher", "editor", "counters", "drains", "links", "publisher")
-    parts = {name: hands.pop(name, None) or (FakeLinks() if name == "links" else SimpleNamespace()) for name in names}
+    fakes = {"links": FakeLinks, "drains": lambda: SimpleNamespace(ending=lambda _service, _pool: None)}
+    parts = {name: hands.pop(name, None) or fakes.get(name, SimpleNamespace)() for name in names}
     return Hands(**parts, **hands)
 
 

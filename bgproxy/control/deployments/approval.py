@@ -17,11 +17,11 @@ async def await_approval(run: Run) -> None:
     """End when somebody has approved; raises `NotApproved` when nobody has in time, counted from the first time it asked."""
     run.approved.clear()
     limit = run.settings.approve.timeout
-    began = next((step.at for step in run.record.steps if step.state == run.record.state.value), run.clock.time())
+    until = run.clock.now() + run.left_of(limit)
     run.waits = True
     try:
         while not run.approved.is_set():
-            left = began + limit - run.clock.time()
+            left = until - run.clock.now()
             if left <= 0:
                 raise NotApproved(f"nobody approved it within {format_duration(limit)}")
             run.show("waits for `bgproxy approve`", left=round(left, 1))

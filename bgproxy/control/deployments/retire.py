@@ -29,8 +29,8 @@ async def retire(run: Run) -> None:
         found = f"bgproxy was restarted while it ran; see what became of {run.old.name}"
         run.keep(Result(stage=state, name="retire", ok=False, expected="it ends", found=found))
         return
-    until = next((step.at for step in run.record.steps if step.state == state), run.clock.time()) + settings.after
-    while (left := until - run.clock.time()) > 0:
+    until = run.clock.now() + run.left_of(settings.after)
+    while (left := until - run.clock.now()) > 0:
         share = 1 - left / settings.after
         run.show(
             f"{run.old.name} stands by, and is retired in {format_duration(round(left) or 1)}",

@@ -161,6 +161,15 @@ class Run:
         self.progress = Progress(share=share, text=text, figures=figures)
         self._tell(self)
 
+    def left_of(self, seconds: float) -> float:
+        """How much is left of so many seconds from the first step into the present state, in a former life perhaps: 0.0 to `seconds`.
+
+        To be asked once, when a stage begins, and counted from there by `clock.now`: it takes the wall clock, which may jump.
+        """
+        now = self.clock.time()
+        began = next((step.at for step in self.record.steps if step.state == self.record.state.value), now)
+        return min(max(began + seconds - now, 0.0), seconds)
+
     async def remember(self, **memory: Any) -> None:
         """Have this on the disk before going on: what the stage must know after a restart. Raises `StateError`, `Unavailable`."""
         self.record = replace(self.record, memory={**self.record.memory, **memory})
@@ -169,7 +178,7 @@ class Run:
 
     def described(self) -> dict[str, Any]:
         """The deployment as hooks get it (JSON)."""
-        record = self.record
+        record, header = self.record, self.service.settings.preview.header
         return {
             "id": record.id,
             "service": record.service,
@@ -184,7 +193,7 @@ class Run:
             "actor": dict(record.actor),
             "preview_host": next((host for host in self.service.settings.match.hosts if not host.startswith("*")), ""),
             "preview_url": next(iter(self.preview_urls()), ""),
-            "preview_header": f"{self.service.settings.preview.header}: {record.target}",
+            "preview_header": f"{header}: {record.target}" if header and not self.service.tcp else "",
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.deployments import FakeClock, make_run
+from support.deployments import FakeClock, JumpyClock, make_run
 
 from bgproxy.config.schema import Approve, Deployment
 from bgproxy.control.deployments.approval import await_approval
@@ -38,7 +38,7 @@ async def test_nobody_says_yes():
     run = waiting()
     with pytest.raises(NotApproved, match="nobody approved it within 1m"):
         await await_approval(run)
-    assert run.clock.slept == pytest.approx(60.0)
+    assert run.clock.slept == pytest.approx(60.0, abs=0.01)
     assert not run.waits
 
 
@@ -49,4 +49,28 @@ async def test_a_restart_gives_no_more_time():
     clock.at += 45.0
     with pytest.raises(NotApproved):
         await await_approval(run)
-    assert clock.slept == pytest.approx(15.0)
+    assert clock.slept == pytest.approx(15.0, abs=0.01)
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+async def test_a_clock_that_is_set_changes_nothing(jump):
+    """An hour ahead must not end it, an hour back not have it wait on."""
+    clock = JumpyClock()
+    run = waiting(clock)
+    asked = asyncio.create_task(await_approval(run))
+    while not clock.slept > 10.0:
+        await asyncio.sleep(0)
+    clock.ahead = jump
+    with pytest.raises(NotApproved):
+        await asked
+    assert clock.slept == pytest.approx(60.0, abs=0.2)
+
+
+async def test_a_clock_that_was_set_back_over_a_restart_gives_no_more_than_the_whole():
+    """The step is in the future then."""
+    clock = JumpyClock()
+    run = waiting(clock)
+    clock.ahead = -3600.0
+    with pytest.raises(NotApproved):
+        await await_approval(run)
+    assert clock.slept == pytest.approx(60.0, abs=0.2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from support.deployments import FakeClock, make_run
+import asyncio
+
+from support.deployments import FakeClock, JumpyClock, make_run
 
 from bgproxy.config.schema import Deployment, Retire
 from bgproxy.control.deployments.retire import retire
@@ -71,3 +73,25 @@ async def test_a_command_that_fails_is_told():
     run = retiring(Retire(after=1.0, run="exit 4"))
     await retire(run)
     assert [(result.ok, result.found) for result in run.record.results] == [(False, "status 4")]
+
+
+async def test_a_clock_that_is_set_takes_no_stand_by_time_away():
+    """The old pool is the way back for the whole of it."""
+    clock = JumpyClock()
+    run = retiring(Retire(after=1800.0, run="true"), clock=clock)
+    work = asyncio.create_task(retire(run))
+    while clock.slept < 10.0:
+        await asyncio.sleep(0)
+    clock.ahead = 3600.0
+    await work
+    assert 1800.0 <= clock.slept < 1801.0
+
+
+async def test_no_stand_by_time_is_none():
+    """Whatever the clock says that has been set back since."""
+    clock = JumpyClock()
+    run = retiring(Retire(after=0.0, run="echo gone"), clock=clock)
+    clock.ahead = -3600.0
+    await retire(run)
+    assert clock.slept == 0
+    assert [result.details for result in run.record.results] == [("gone",)]

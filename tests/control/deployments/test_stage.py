@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
-from support.deployments import make_run
+import pytest
+from support.deployments import JumpyClock, make_run
 
-from bgproxy.config.schema import Match
+from bgproxy.config.schema import Match, Preview
 from bgproxy.control.deployments.stage import WallClock
 from bgproxy.model.deployment import Result
 
@@ -32,6 +33,21 @@ async def test_what_hooks_get():
         "preview_host": "shop.example",
         "preview_header": "X-BGProxy-Pool: green",
     }
+
+
+@pytest.mark.parametrize("how", [{"preview": Preview(header="")}, {"tcp": True}])
+async def test_where_no_header_leads_to_the_pool_none_is_given(how):
+    """A command would send a line without a name."""
+    assert make_run("http://127.0.0.1:9002", **how).described()["preview_header"] == ""
+
+
+@pytest.mark.parametrize(("passed", "left"), [(0.0, 60.0), (45.0, 15.0), (90.0, 0.0), (-30.0, 60.0)])
+async def test_what_is_left_of_a_time(passed, left):
+    """Since the step into the state, and never more than the whole: somebody may have set the clock back."""
+    clock = JumpyClock()
+    run = make_run("http://127.0.0.1:9002", clock=clock)
+    clock.ahead = passed
+    assert run.left_of(60.0) == left
 
 
 async def test_the_pools_are_those_of_its_service():
