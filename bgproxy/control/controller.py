@@ -250,6 +250,7 @@ class Controller:
         )
         switcher.moved = deployments.moved
         reloader.removed = deployments.forget
+        reloader.changed = deployments.changed
         return _Parts(ledger, switcher, editor, reloader, deployments)
 
     @property

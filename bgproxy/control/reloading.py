@@ -158,6 +158,8 @@ class Reloader:
         self._reloading = False
         #: Told of each service that has left the configuration.
         self.removed: Callable[[Service], None] = lambda _: None
+        #: Told of each service in which the pool that a deployment has not made live yet got other upstreams, and of who reloads.
+        self.changed: Callable[[Service, Actor], None] = lambda _service, _actor: None
 
     async def reload(self, *, actor: Actor) -> dict[str, Any]:
         """Read the configuration again and put it in force.
@@ -215,7 +217,7 @@ class Reloader:
                 )
                 return with_slots(new, taken), [*drafts, told]
 
-            await self._ledger.change(make, lambda state: self._put(config, difference, tls, state))
+            await self._ledger.change(make, lambda state: self._put(config, difference, tls, state, actor))
             taken.clear()
             log_file_wins(won)
         finally:
@@ -260,7 +262,7 @@ class Reloader:
         if len(wanted - known) > room:
             raise Refused(f"There is room for {room} more upstreams only; {len(wanted - known)} would be new.")
 
-    def _put(self, config: Config, difference: Difference, tls: Mapping[str, Both], state: State) -> None:
+    def _put(self, config: Config, difference: Difference, tls: Mapping[str, Both], state: State, actor: Actor) -> None:
         """The disk has it: put it in force. Nothing here waits, and the workers get it as one snapshot."""
         registry = self._registry
         registry.generation = state.generation
@@ -277,8 +279,12 @@ class Reloader:
                 self._watch.follow(service)
                 continue
             before, service.settings = service.settings, settings
+            unproven = None if service.unproven is None else service.pools[service.unproven]
+            urls = () if unproven is None else unproven.urls
             if take_over(service, record):
                 self._watch.follow(service)
+            if unproven is not None and unproven.urls != urls:
+                self.changed(service, actor)
             for pool in service.pools:
                 self._watch.obey(service, pool)
             self._watch.renew(service, before)

@@ -6,6 +6,8 @@ import asyncio
 from typing import Final
 
 from bgproxy.control.deployments.stage import Run
+from bgproxy.control.draining import Drained
+from bgproxy.control.registry import Pool
 from bgproxy.model.deployment import Result
 from bgproxy.model.pool import index_of
 
@@ -13,20 +15,27 @@ from bgproxy.model.pool import index_of
 POLL: Final = 0.1
 
 
+async def until_drained(run: Run, pool: Pool) -> Drained | None:
+    """Wait for the end of a pool's drain, and show what is left; None if it does not drain."""
+    index = index_of(pool.name)
+    ending = run.hands.drains.ending(run.service.name, index)
+    if ending is None:
+        return None
+    while not ending.done():
+        waited = run.hands.drains.of(run.service.name, index)
+        left = sum(waited.in_flight()) if waited is not None else 0
+        run.show(f"{pool.name} drains: {left} in flight", in_flight=left)
+        await asyncio.wait({ending}, timeout=0)
+        await run.clock.sleep(POLL)
+    return ending.result()
+
+
 async def drain(run: Run) -> None:
     """End when the drain of the old pool has; what was cut at a deadline is in the result, and halts nothing."""
     began = run.clock.now()
-    old = index_of(run.old.name)
-    ending = run.hands.drains.ending(run.service.name, old)
-    if ending is None:
+    drained = await until_drained(run, run.old)
+    if drained is None:
         return
-    while not ending.done():
-        waited = run.hands.drains.of(run.service.name, old)
-        left = sum(waited.in_flight()) if waited is not None else 0
-        run.show(f"{run.old.name} drains: {left} in flight", in_flight=left)
-        await asyncio.wait({ending}, timeout=0)
-        await run.clock.sleep(POLL)
-    drained = ending.result()
     cut = sum(drained.cut)
     run.keep(
         Result(

@@ -10,8 +10,11 @@ is judged by the rules of the bake.
 
 from __future__ import annotations
 
+from functools import partial
+
 from bgproxy.config.schema import Strategy
 from bgproxy.control.deployments.bake import baseline, watch
+from bgproxy.control.deployments.patience import patiently
 from bgproxy.control.deployments.stage import Run
 from bgproxy.model.deployment import Result
 
@@ -39,11 +42,12 @@ async def flip(run: Run) -> None:
     enough = 100.0 if verify is None else verify.healthy
     await run.remember(before=baseline(run))
     for share, seconds in steps_of(run.settings.strategy):
-        await switcher.split(run.service, share, actor=run.actor, enough=enough)
+        await patiently(run, partial(switcher.split, run.service, share, actor=run.actor, enough=enough))
         run.show(f"{share}% of the clients go to {run.idle.name}", share=share / 100)
         await watch(run, seconds, since=began)
-    (result,) = await switcher.switch(
-        {run.service.name: run.record.target}, actor=run.actor, reason=run.record.reason, enough=enough
+    targets = {run.service.name: run.record.target}
+    (result,) = await patiently(
+        run, partial(switcher.switch, targets, actor=run.actor, reason=run.record.reason, enough=enough)
     )
     run.keep(
         Result(

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
+from bgproxy.control.deployments.patience import patiently
 from bgproxy.control.deployments.stage import Halted, Run
 from bgproxy.errors import Busy, NotHealthy, Refused, StateError, Unavailable
 
-#: Seconds for which it is tried again when another change of the service runs, or a worker or the disk does not do its part.
+#: Seconds for which it is tried again: when another change of the service runs, a worker or the disk does not do its part, or no
+#: upstream of the old pool is up, which on a machine that is out of breath may be for a moment only.
 WITHIN: Final = 30.0
-
-#: Seconds between two tries.
-AGAIN: Final = 0.1
+PASSING: Final = (Busy, NotHealthy, Unavailable, StateError)
 
 
 async def roll_back(run: Run) -> None:
     """Have all traffic on the old pool; nothing is done where it is there already. The cause is the record's last `why`.
 
     Raises:
-        Halted: the old pool has no upstream up, or it could not be done within `WITHIN` seconds.
+        Halted: the old pool has no upstreams, or it could not be done within `WITHIN` seconds.
     """
-    until = run.clock.now() + WITHIN
-    while True:
-        try:
-            await _back(run)
-        except (NotHealthy, Refused) as error:
-            if not isinstance(error, Busy):
-                raise Halted(f"{run.old.name} is not fit to be live: {error}", tuple(error.details)) from None
-            cause = str(error)
-        except (Unavailable, StateError) as error:
-            cause = str(error)
-        else:
-            return
-        if run.clock.now() >= until:
-            raise Halted(cause)
-        run.show(f"tries again: {cause}")
-        await run.clock.sleep(AGAIN)
+    try:
+        await patiently(run, partial(_back, run), within=WITHIN, passing=PASSING)
+    except (Busy, Unavailable, StateError) as error:
+        raise Halted(str(error)) from None
+    except Refused as error:
+        raise Halted(f"{run.old.name} is not fit to be live: {error}", tuple(error.details)) from None
 
 
 async def _back(run: Run) -> None:

@@ -303,6 +303,13 @@ class Deployments:
         why = f"{POOLS[service.live]} was {what} by {actor.name}{because(reason)}"
         self._interrupt(run, _Interrupted(actor, why, moved=True))
 
+    def changed(self, service: Service, actor: Actor) -> None:
+        """A reload has given other upstreams to the pool that is deployed to, and that is not live yet: what was proven is gone."""
+        run = self._runs.get(service.name)
+        if run is not None:
+            why = f"{run.record.target} got other upstreams by a reload ({actor.name}), which nothing has proven; deploy again"
+            self._interrupt(run, _Interrupted(actor, why))
+
     def forget(self, service: Service) -> None:
         """The service has left the configuration."""
         run = self._runs.get(service.name)
@@ -355,7 +362,7 @@ class Deployments:
         state = run.record.state
         live = POOLS[run.service.live] == run.record.target
         log.info("deployment %d goes on after a restart", run.record.id, extra={"fields": {"state": state.value}})
-        if state is _S.PROVISIONING and run.settings.provision is not None:
+        if state is _S.PROVISIONING and run.record.memory.get("provision") == "running":
             raise Halted("bgproxy was restarted while the provisioning ran; see what became of it, then deploy again")
         if state is _S.ROLLING_BACK:
             raise Halted(run.record.steps[-1].why)

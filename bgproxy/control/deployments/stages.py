@@ -47,6 +47,12 @@ def _bake_limit(run: Run) -> float:
     return MARGIN if settings is None else settings.for_ + settings.wait + MARGIN
 
 
+def _provision_limit(run: Run) -> float:
+    """The pool may have to be drained first."""
+    settings = run.settings.provision
+    return MARGIN + (0.0 if settings is None else _drain_limit(run) + settings.timeout)
+
+
 def _drain_limit(run: Run) -> float:
     settings = run.service.settings
     return sessions_stay(settings.sessions) + max(deadlines(settings.drain)) + GRACE + MARGIN
@@ -56,7 +62,7 @@ ENTRIES: Final[Mapping[State, Entry]] = {
     State.PROVISIONING: Entry(
         provision,
         lambda run: run.settings.provision is not None or run.record.upstreams is not None,
-        lambda run: MARGIN + (run.settings.provision.timeout if run.settings.provision is not None else 0.0),
+        _provision_limit,
     ),
     State.VERIFYING: Entry(
         verify,

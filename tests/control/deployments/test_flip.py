@@ -11,7 +11,7 @@ from bgproxy.config.schema import Deployment, Strategy, Verify
 from bgproxy.control.deployments import flip as module
 from bgproxy.control.deployments.bake import BakeBroken
 from bgproxy.control.deployments.flip import duration, flip, steps_of
-from bgproxy.errors import NotHealthy
+from bgproxy.errors import Busy, NotHealthy
 from bgproxy.model.deployment import DeploymentState
 
 
@@ -22,12 +22,20 @@ class FakeSwitcher:
         self.did: list[tuple[object, ...]] = []
         self._clock_of = clock_of
         self.unfit = False
+        self.busy = 0  # so often
+
+    def _hinder(self) -> None:
+        if self.busy:
+            self.busy -= 1
+            raise Busy("shop: a reload is under way; nothing was changed.")
 
     async def split(self, service, share, *, actor, enough):
+        self._hinder()
         self.did.append(("split", share, self._clock_of(), enough))
         service.share = share
 
     async def switch(self, targets, *, actor, reason, enough):
+        self._hinder()
         if self.unfit:
             raise NotHealthy("shop: green is not healthy.", ["127.0.0.1:9002: connection refused"])
         self.did.append(("switch", targets, actor.name, reason, enough))
@@ -114,3 +122,12 @@ async def test_a_pool_that_is_not_fit_is_not_switched_to(watched):
     with pytest.raises(NotHealthy):
         await flip(run)
     assert switcher.did == []
+
+
+@pytest.mark.parametrize("kind", ["all-at-once", "canary"])
+async def test_another_change_is_waited_for(watched, kind):
+    """A reload at this very moment is no reason to roll anything back."""
+    run, switcher = switching(Strategy(type=kind))
+    switcher.busy = 3
+    await flip(run)
+    assert switcher.did[-1][:2] == ("switch", {"shop": "green"})

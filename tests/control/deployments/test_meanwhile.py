@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.control_room import ALICE, ControlRoom
+from support.control_room import ALICE, ControlRoom, Upstream
 from support.waiting import eventually_async
 
+from bgproxy.config import source
 from bgproxy.config.schema import Approve, Bake, Deployment, Strategy
 from bgproxy.control.actor import Actor
 from bgproxy.errors import Busy, Refused
@@ -166,6 +168,64 @@ async def test_the_pool_of_a_canary_is_not_changed_by_hand(stage):
     with pytest.raises(Busy, match="green is being deployed to"):
         await stage.room.controller.set_pool("shop", "green", version="3.0", upstreams=None, actor=BOB)
     assert stage.get()["running"]
+
+
+@pytest.fixture
+def reload(stage, monkeypatch):
+    """Takes a file in which `blue`, `green` or both have this URL for their upstream."""
+
+    async def now(**urls: str) -> None:
+        shop = stage.room.config.services["shop"]
+        changed = {pool: replace(getattr(shop.pools, pool), upstreams=(url,)) for pool, url in urls.items()}
+        config = replace(stage.room.config, services={"shop": replace(shop, pools=replace(shop.pools, **changed))})
+
+        async def load(*_: Any) -> Any:
+            return config
+
+        monkeypatch.setattr(source, "load_async", load)
+        await stage.room.controller.reload(actor=BOB)
+
+    return now
+
+
+@pytest.fixture
+async def another():
+    upstream = await Upstream().start()
+    yield upstream
+    await upstream.stop()
+
+
+@deploys(BY_HAND)
+async def test_a_reload_that_changes_the_proven_pool_ends_the_deployment(stage, reload, another):
+    """What would go live is not what was proven."""
+    await stage.begin(until="awaiting_approval")
+    await reload(green=another.url)
+    found = await stage.ended()
+    assert (found["state"], found["steps"][-1]["by"]) == ("aborted", "bob")
+    assert found["outcome"] == "green got other upstreams by a reload (bob), which nothing has proven; deploy again"
+    assert stage.room.everywhere() == ("blue", "blue", "blue")
+
+
+@deploys(CANARY)
+async def test_a_reload_that_changes_the_pool_of_a_canary_takes_it_back(stage, reload, another):
+    """The clients that have moved were not to be there."""
+    await stage.begin()
+    await stage.until_share(20)
+    await reload(green=another.url)
+    found = await stage.ended()
+    assert (found["state"], stage.share()) == ("rolled_back", 0)
+    assert "other upstreams by a reload" in found["outcome"]
+
+
+@deploys(BY_HAND)
+async def test_a_reload_of_anything_else_ends_nothing(stage, reload, another):
+    """Neither of the live pool nor of what is as it was; the deployment goes on with its own settings."""
+    await stage.begin(until="awaiting_approval")
+    await reload(blue=another.url, green=stage.room.upstreams["shop", "green"].url)
+    await stage.room.until("shop", "blue", healthy=True)
+    await eventually_async(lambda: stage.get()["waits"])
+    await stage.room.controller.deployments.approve(stage.number, actor=ALICE)
+    assert (await stage.ended())["state"] == "succeeded"
 
 
 # --- beginning --------------------------------------------------------------------------------------------------------

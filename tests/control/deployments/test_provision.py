@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from support.deployments import make_hands, make_run
@@ -10,6 +12,8 @@ from support.deployments import make_hands, make_run
 from bgproxy.config.schema import Deployment, Hook
 from bgproxy.control.deployments.provision import provision
 from bgproxy.control.deployments.stage import Halted
+from bgproxy.control.draining import Drained
+from bgproxy.errors import Busy
 from bgproxy.model.deployment import DeploymentState
 
 
@@ -18,17 +22,21 @@ class FakeEditor:
 
     def __init__(self) -> None:
         self.did = []
+        self.busy = 0  # so often
 
     async def set_pool(self, service, pool, *, version, upstreams, actor):
+        if self.busy:
+            self.busy -= 1
+            raise Busy("shop: a reload is under way; nothing was changed.")
         self.did.append((service, pool, version, upstreams, actor.name))
 
 
-def provisioning(deployment: Deployment, **record):
+def provisioning(deployment: Deployment, *, drains=None, **record):
     run = make_run(
         "http://127.0.0.1:9002",
         deployment=deployment,
         state=DeploymentState.PROVISIONING,
-        hands=make_hands(editor=FakeEditor()),
+        hands=make_hands(editor=FakeEditor(), drains=drains),
     )
     run.record = replace(run.record, **record)
     return run
@@ -57,3 +65,35 @@ async def test_a_command_that_fails_halts():
         await provision(run)
     assert halted.value.details == ("no such image",)
     assert not run.record.results[0].ok
+
+
+async def test_another_change_is_waited_for():
+    """A reload at this moment fails no deployment."""
+    run = provisioning(Deployment(), upstreams=("http://127.0.0.1:9003",))
+    run.hands.editor.busy = 2
+    await provision(run)
+    assert len(run.hands.editor.did) == 1
+
+
+async def test_what_began_there_ends_before_the_servers_are_replaced(tmp_path):
+    """After a rollback users may be in the middle of something on that very pool."""
+    drained = asyncio.get_running_loop().create_future()
+    asked = []
+
+    def ending(service, pool):
+        asked.append((service, pool))
+        return drained
+
+    drains = SimpleNamespace(ending=ending, of=lambda *_: SimpleNamespace(in_flight=lambda: [0, 2, 1]))
+    run = provisioning(Deployment(provision=Hook(run=f"touch {tmp_path}/ran")), drains=drains)
+    work = asyncio.create_task(provision(run))
+    while not run.tell.lines:
+        await asyncio.sleep(0)
+    assert asked == [("shop", 1)]
+    assert run.tell.lines == ["green drains: 3 in flight"]
+    assert not (tmp_path / "ran").exists()
+    assert run.record.memory == {}
+    drained.set_result(Drained([0, 2, 1], [0, 0, 0], 1.0, True))
+    await work
+    assert (tmp_path / "ran").exists()
+    assert run.record.memory == {"provision": "running"}

@@ -11,7 +11,7 @@ from support.waiting import eventually_async
 
 from bgproxy.control.deployments.rollback import WITHIN, roll_back
 from bgproxy.control.deployments.stage import Halted
-from bgproxy.errors import Busy, NotHealthy, StateError, Unavailable
+from bgproxy.errors import Busy, NotHealthy, Refused, StateError, Unavailable
 from bgproxy.model.deployment import DeploymentState, Step
 
 NEW, OLD = "http://127.0.0.1:2", "http://127.0.0.1:1"
@@ -97,15 +97,33 @@ async def test_a_hindrance_that_stays_is_told():
     assert run.clock.slept == pytest.approx(WITHIN, abs=0.2)
 
 
+async def test_an_old_pool_that_is_down_for_a_moment_is_waited_for():
+    """Nothing else is left to go back to, and on a machine that is out of breath all checks fail at once."""
+    switcher = Switcher(*[NotHealthy("shop: blue is not healthy.")] * 50)
+    run = make(switcher)
+    await roll_back(run)
+    assert len(switcher.done) == 1
+    assert "tries again: shop: blue is not healthy." in run.tell.lines
+
+
+async def test_an_empty_pool_is_no_way_back():
+    """Nobody will come: it is told at once."""
+    switcher = Switcher(Refused("shop: blue has no upstreams, so it cannot be live."))
+    run = make(switcher)
+    with pytest.raises(Halted, match="blue is not fit to be live: shop: blue has no upstreams"):
+        await roll_back(run)
+    assert run.clock.slept == 0
+
+
 async def test_an_old_pool_that_cannot_answer_is_no_way_back():
-    """At once, and with what is wrong with it."""
-    switcher = Switcher(NotHealthy("shop: blue is not healthy.", ["127.0.0.1:1: connection refused"]))
+    """With what is wrong with it."""
+    switcher = Switcher(*[NotHealthy("shop: blue is not healthy.", ["127.0.0.1:1: connection refused"])] * 1000)
     run = make(switcher)
     with pytest.raises(Halted, match="blue is not fit to be live: shop: blue is not healthy") as halted:
         await roll_back(run)
     assert halted.value.details == ("127.0.0.1:1: connection refused",)
     assert not switcher.done
-    assert run.clock.slept == 0
+    assert run.clock.slept == pytest.approx(WITHIN, abs=0.2)
 
 
 async def test_with_the_real_switcher_the_board_the_disk_and_the_history_say_so(tmp_path):

@@ -50,7 +50,7 @@ def test_every_stage_has_a_limit(state):
         ),
     )
     least = {
-        DeploymentState.PROVISIONING: 300.0,
+        DeploymentState.PROVISIONING: 600.0,
         DeploymentState.VERIFYING: 1800.0,
         DeploymentState.COMPARING: 70.0,
         DeploymentState.WARMING: 120.0,
