@@ -31,8 +31,13 @@ def _shortest(path: Path) -> str:
     return shlex.quote(str(whole.relative_to(here) if whole.is_relative_to(here) else whole))
 
 
-def guide(shop: str, admin: str, bgproxy: str, good: str, spoiled: Mapping[str, str]) -> str:
-    """The text; `bgproxy` is what `command` says, the others are URLs: `good` of the new version, `spoiled` of bad ones by kind."""
+def guide(
+    shop: str, admin: str, bgproxy: str, good: str, spoiled: Mapping[str, str], *, room: int | None = None
+) -> str:
+    """The text; `bgproxy` is what `command` says, the others are URLs: `good` of the new version, `spoiled` of bad ones by kind.
+
+    What a command does stands beside it, or above it where the terminal has not `room` columns for that.
+    """
     flag = "" if admin == DEFAULT_ADMIN else f" --admin {admin}"
     lines = [
         ("open", ""),
@@ -60,7 +65,18 @@ def guide(shop: str, admin: str, bgproxy: str, good: str, spoiled: Mapping[str, 
         (f"curl -N {shop}/events", "so does a stream; the drain cuts it 15 s after a switch"),
     ]
     width = max(len(left) for left, right in lines if right)
+    wide = room is None or max(width + len(right) + 5 for _, right in lines if right) <= room
     body = "\n".join(
-        f"  {left:<{width}}   {right}" if right else left and f"\n{left}:" for left, right in lines if left
+        _beside(left, right, width) if wide and right else _above(left, right) if right else f"\n{left}:"
+        for left, right in lines
+        if left
     )
     return f"A shop in two versions runs behind bgproxy, all on this machine. Ctrl-C ends it, and leaves nothing behind.\n{body}\n"
+
+
+def _beside(left: str, right: str, width: int) -> str:
+    return f"  {left:<{width}}   {right}"
+
+
+def _above(left: str, right: str) -> str:
+    return f"  # {right}\n  {left}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -146,7 +147,8 @@ async def _play(folder: Path, port: int, admin_port: int, bake: str, seconds: fl
         if not ready.done() and not until.done():
             raise CliError(f"the demo's proxy was not ready within {START:g} s; it said:\n{children[-1].last_words()}")
         if not until.done():
-            print(guide(shop, admin, command(), good, spoiled.urls), flush=True)
+            room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+            print(guide(shop, admin, command(), good, spoiled.urls, room=room), flush=True)
             running = asyncio.create_task(traffic.run(), name="demo traffic")
             try:
                 await asyncio.wait([until, running, *deaths], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -64,3 +64,13 @@ def test_guide_has_a_deployment_of_each_kind():
     (line,) = [line for line in text.splitlines() if "--version errors" in line]
     assert line.startswith("  bgproxy deploy --version errors --upstream http://127.0.0.1:9004 ")
     assert line.endswith("5% of live requests fail (bake)")
+
+
+def test_a_narrow_terminal_has_what_it_does_above_each_command():
+    """So that no line of the shell is broken by the terminal; the same commands in the same order."""
+    where = ("http://127.0.0.1:8080", "http://127.0.0.1:8900", ".venv/bin/bgproxy", GOOD, SPOILED)
+    wide, narrow = guide(*where), guide(*where, room=80)
+    assert guide(*where, room=200) == wide
+    assert "  # nobody listens (verify)\n  .venv/bin/bgproxy deploy --version down --upstream" in narrow
+    commands = [line.split("   ")[0].strip() for line in wide.splitlines() if line.startswith("  ")]
+    assert [line.strip() for line in narrow.splitlines() if line.startswith("  ") and "  # " not in line] == commands
