@@ -316,6 +316,7 @@ def _check_warm(written: Written, path: Path) -> None:
 
 def _check_strategy(written: Written, path: Path) -> None:
     _check_type(written, (*path, "strategy"))
+    _check_judged(written, path)
     for key in ("percent", "step"):
         share = _share(written, (*path, "strategy", key))
         if share is not None and not share.is_integer() and 1 <= share <= 99:
@@ -324,6 +325,16 @@ def _check_strategy(written: Written, path: Path) -> None:
     hold = written.text(*path, "hold")
     if hold in ("writes", "all"):
         written.report((*path, "hold"), f"{hold!r} is not there yet: write none, or remove hold")
+
+
+def _check_judged(written: Written, path: Path) -> None:
+    """Steps that nobody judges prove nothing."""
+    kind = written.text(*path, "strategy", "type")
+    if kind in _OF_A_STRATEGY and "bake" not in (written.get(*path) or {}):
+        written.warn(
+            (*path, "strategy", "type"),
+            "its steps are judged by the rules of the bake, and there is none: add bake: {}, whose limits have defaults",
+        )
 
 
 def _check_type(written: Written, path: Path) -> None:

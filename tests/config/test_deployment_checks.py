@@ -310,10 +310,21 @@ def test_mirroring_what_changes_things_is_a_warning():
 def test_what_another_strategy_has_is_a_warning(text, message):
     """It would be passed over in silence; `deploy --strategy` may want it."""
     warnings: list[Mistake] = []
-    load(f"  strategy: {text}\n", warnings=warnings)
+    load(f"  strategy: {text}\n  bake: {{}}\n", warnings=warnings)
     (warning,) = warnings
     assert warning.line == 3
     assert message in warning.message
+
+
+@pytest.mark.parametrize("kind", ["canary", "linear"])
+def test_steps_that_nobody_judges_are_a_warning(kind):
+    """The rules are those of the bake."""
+    warnings: list[Mistake] = []
+    load(f"  strategy: {{type: {kind}}}\n  bake: {{}}\n", warnings=warnings)
+    assert warnings == []
+    load(f"  strategy: {{type: {kind}}}\n", warnings=warnings)
+    assert [(warning.line, warning.path) for warning in warnings] == [(3, "deployment.strategy.type")]
+    assert "add bake: {}" in warnings[0].message
 
 
 def test_who_says_all_at_once_means_it():
