@@ -5,17 +5,25 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from shutil import get_terminal_size
 from typing import Any, Final
 
 from bgproxy.cli.client import Client, service_path, sole_service
 from bgproxy.cli.exits import DONE, FAILED, INTERRUPTED
 from bgproxy.cli.following import Follower, standing_by
-from bgproxy.cli.parser import Parser, api_options
+from bgproxy.cli.parser import Parser, api_options, generation_option, if_match
 from bgproxy.cli.repeating import post_once
 from bgproxy.cli.sinks import sink_of
 from bgproxy.cli.story import Deployment, outcome, stage_names
 from bgproxy.cli.switch import other
+from bgproxy.cli.terminal import fold
 from bgproxy.cli.words import duration, printable
+
+_NOTES: Final = """\
+The controller runs it: Ctrl-C ends the following only (`bgproxy follow`, `bgproxy abort`).
+Exit status: 0 live and proven; 1 failed, rolled back, aborted, or not agreed to;
+2 wrong usage; 3 the admin API cannot be reached, or was away for a minute;
+4 refused: another deployment runs, no upstreams, a token without the right; 130 Ctrl-C."""
 
 STRATEGIES: Final = ("all-at-once", "canary", "linear")
 
@@ -37,6 +45,7 @@ def configure(parser: Parser) -> None:
     waiting = parser.add_mutually_exclusive_group()
     waiting.add_argument("--no-wait", action="store_true", help="return as soon as it has begun")
     waiting_option(waiting)
+    generation_option(parser)
     api_options(parser)
     parser.examples(
         ("bgproxy deploy --version 2.0", "to the idle pool, by the stages of the configuration"),
@@ -44,6 +53,7 @@ def configure(parser: Parser) -> None:
         ("bgproxy deploy --strategy canary --reason 'release 2.0'", "a share of the clients first"),
         ("bgproxy deploy --yes --version $GITHUB_SHA", "in CI: plain lines, and the exit status is the outcome"),
     )
+    parser.epilog = f"{parser.epilog}\n\n{_NOTES}"
 
 
 def waiting_option(parser: argparse._ActionsContainer) -> None:
@@ -63,18 +73,21 @@ def run(args: argparse.Namespace) -> int:
         parser.error(f"one service is deployed at a time, not {len(args.words)}: {' '.join(args.words)}")
     client = Client.of(args.admin, args.cacert)
     name = sole_service(client, args.words[0] if args.words else None)
-    headers = {}
+    headers = if_match(args)
     if not args.json:
         service = client.get(service_path(name)).data
         # While another one runs, what would be said of this one is wrong by the time that it could begin: it is refused.
         if service["deployment"] is None:
-            print("\n".join(_plan(service, args)), flush=True)
+            for line in _plan(service, args):
+                _show(line)
+            sys.stdout.flush()
             if not args.yes and sys.stdin.isatty():
                 refused = _refused()
                 if refused is not None:
                     print("nothing was changed", flush=True)
                     return refused
-                headers["If-Match"] = f'"{service["generation"]}"'  # to what was shown, and to nothing else
+                # To what was shown, and to nothing else.
+                headers.setdefault("If-Match", f'"{service["generation"]}"')
     try:
         begun = post_once(client, service_path(name, "deployments"), _body(args), headers)
     except KeyboardInterrupt:
@@ -117,6 +130,11 @@ def _plan(service: Mapping[str, Any], args: argparse.Namespace) -> list[str]:
         f"  {idle}: {', '.join(map(printable, dict.fromkeys(urls))) or 'no upstreams'}",
         f"  stages: {stage_names(stages)}",
     ]
+
+
+def _show(line: str) -> None:
+    """A line that stays; on a terminal, broken at blanks."""
+    print("\n".join(fold(line, get_terminal_size().columns)) if sys.stdout.isatty() else line)
 
 
 def _refused() -> int | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from bgproxy.cli.approve import meant
 from bgproxy.cli.client import Client
 from bgproxy.cli.deploy import follow, waiting_option
 from bgproxy.cli.parser import Parser, api_options
+from bgproxy.cli.story import heading
+from bgproxy.cli.terminal import Paint
 
 
 def configure(parser: Parser) -> None:
@@ -31,4 +34,8 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show it to its end."""
     client = Client.of(args.admin, args.cacert)
-    return follow(client, args, meant(client, args.deployment))
+    number = meant(client, args.deployment)
+    if not args.json:
+        told = client.get(f"/v1/deployments/{number}").data
+        print("\n".join(heading(told, Paint.of(sys.stdout))), flush=True)
+    return follow(client, args, number)

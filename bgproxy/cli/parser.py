@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from difflib import get_close_matches
+from shutil import get_terminal_size
 from typing import NoReturn
 
 from bgproxy.cli.exits import UsageError
@@ -25,9 +26,11 @@ class Parser(argparse.ArgumentParser):
         )
 
     def examples(self, *lines: tuple[str, str]) -> None:
-        """Show these at the end of the help: a command, and what it does."""
+        """Show these at the end of the help: a command, and what it does, above it where the terminal is narrow."""
         width = max(len(command) for command, _ in lines)
-        self.epilog = "\n".join(["examples:", *(f"  {command:<{width}}   {what}" for command, what in lines)])
+        fits = max(width + len(what) + 5 for _, what in lines) <= get_terminal_size().columns
+        shown = [f"  {command:<{width}}   {what}" if fits else f"  # {what}\n  {command}" for command, what in lines]
+        self.epilog = "\n".join(["examples:", *shown])
 
     def error(self, message: str) -> NoReturn:
         """Wrong usage: the message, the usage, and where to read more."""

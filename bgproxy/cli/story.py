@@ -134,15 +134,20 @@ def figure_lines(figures: Mapping[str, Any], paint: Paint) -> list[str]:
     return columns(rows, right=frozenset({1}))
 
 
-def story(deployment: Deployment, paint: Paint) -> list[str]:
-    """All of it: who began it and why, each stage with what it found out, the end."""
+def heading(deployment: Deployment, paint: Paint) -> list[str]:
+    """Which one it is, who began it, when and why, and where it leads."""
     version = printable(deployment["version"])
     reason = f" ({printable(deployment['reason'])})" if deployment["reason"] else ""
     begun = f"begun at {printable(deployment['created_at'])} by {printable(deployment['actor']['name'])}{reason}"
     title = f"deployment {deployment['id']} of {printable(deployment['service'])}"
     to = f"{deployment['target']}{f' {version}' if version else ''}, {printable(deployment['strategy'])}"
     lines = [f"{paint(title, 'bold')} to {to}", begun]
-    lines += [f"  {printable(upstream)}" for upstream in deployment["upstreams"] or ()]
+    return lines + [f"  {printable(upstream)}" for upstream in deployment["upstreams"] or ()]
+
+
+def story(deployment: Deployment, paint: Paint) -> list[str]:
+    """All of it: who began it and why, each stage with what it found out, the end."""
+    lines = heading(deployment, paint)
     results = list(deployment["results"])
     steps = deployment["steps"]
     for at, long in enumerate(steps):

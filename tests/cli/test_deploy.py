@@ -252,6 +252,21 @@ def test_yes_is_to_what_was_shown(admin):
     assert next(headers["If-Match"] for method, _, headers, _ in admin.requests if method == "POST") == '"7"'
 
 
+def test_a_generation_can_be_the_condition(admin):
+    """Whoever has looked at one deploys to that, or to nothing."""
+    ends(admin, "succeeded")
+    assert main(["deploy", "--if-generation", "6"]) == 0
+    assert next(headers["If-Match"] for method, _, headers, _ in admin.requests if method == "POST") == '"6"'
+
+
+def test_the_help_has_what_ctrl_c_does_and_every_exit_status(capsys):
+    """Whoever writes a job for CI looks there first."""
+    assert main(["deploy", "--help"]) == 0
+    notes = capsys.readouterr().out.rpartition("\n\n")[2]
+    assert notes.startswith("The controller runs it: Ctrl-C ends the following only")
+    assert all(f" {status} " in notes.replace("\n", " ") for status in (0, 1, 2, 3, 4, 130))
+
+
 def test_with_yes_nobody_is_asked(admin):
     """On a terminal either."""
     ends(admin, "succeeded")

@@ -22,10 +22,13 @@ def _fast(monkeypatch):
 def test_it_is_shown_from_its_beginning(admin, capsys, word):
     """The only one under way, that of a service, or one by its number; nothing is changed."""
     admin.services["shop"]["deployment"] = {"id": 3}
-    looks = [deployment("verifying"), deployment("verifying", "switching", "succeeded", outcome="green is live")]
+    end = deployment("verifying", "switching", "succeeded", outcome="green is live")
+    looks = [deployment("verifying"), deployment("verifying"), end]
     admin.script[GET] = lambda: (200, looks.pop(0))
     assert main(["follow", *word]) == 0
     assert capsys.readouterr().out.splitlines() == [
+        "deployment 3 of shop to green 2.0, all-at-once",
+        "begun at 2024-01-01T00:00:00.000Z by alice",
         "verifying",
         "switching",
         "shop: deployment 3 succeeded after 3.0 s: green is live",
@@ -56,7 +59,8 @@ def test_there_is_none(admin, capsys):
 def test_until_the_old_version_is_retired(admin):
     """Only with --wait retired."""
     progress = {"share": 0.0, "text": "stands by", "figures": {"left": 1800.0}}
-    looks = [deployment("retiring", progress=progress), deployment("retiring", "succeeded")]
+    standing = deployment("retiring", progress=progress)
+    looks = [standing, standing, deployment("retiring", "succeeded")]
     admin.script[GET] = lambda: (200, looks[0])
     assert main(["follow", "3"]) == 0
     admin.script[GET] = lambda: (200, looks.pop(0))

@@ -34,7 +34,7 @@ def test_help_of_a_verb_has_examples(verb, capsys):
     assert main([verb, "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"usage: bgproxy {verb}")
-    assert "examples:\n  bgproxy" in out
+    assert f"\n  bgproxy {verb}" in "\n" + out.partition("\nexamples:\n")[2]
 
 
 def test_version_option(capsys):

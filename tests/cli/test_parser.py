@@ -67,3 +67,14 @@ def test_what_was_meant():
         with pytest.raises(UsageError) as caught:
             parser.parse_args(typed)
         assert str(caught.value).startswith(says)
+
+
+def test_examples_on_a_narrow_terminal(monkeypatch):
+    """What a command does stands above it, where both do not fit into a line."""
+    parser = Parser("switch", "Does it.")
+    monkeypatch.setenv("COLUMNS", "80")
+    parser.examples(("bgproxy switch", "short"))
+    assert parser.epilog == "examples:\n  bgproxy switch   short"
+    monkeypatch.setenv("COLUMNS", "20")
+    parser.examples(("bgproxy switch", "short"))
+    assert parser.epilog == "examples:\n  # short\n  bgproxy switch"
