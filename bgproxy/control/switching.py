@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from bgproxy.control.actor import Actor, deployer
+from bgproxy.control.deployments.spoilt import as_left_by, spoilt_by
 from bgproxy.control.draining import Drain, Drained, Drains
 from bgproxy.control.events import Draft, EventLog
 from bgproxy.control.ledger import Ledger
@@ -150,7 +151,7 @@ class Switcher:
         reason: str = "",
         if_match: int | None = None,
     ) -> SwitchResult:
-        """Make the pool live that was so before; raises as `switch` does.
+        """Make the pool live that was so before; raises as `switch` does. Refused, unless by `force`, where a deployment has failed there since.
 
         While a deployment has not made its pool live, that would be the way forward: then the share of the clients that it
         has moved comes back, and where it has moved none, it is refused.
@@ -164,6 +165,8 @@ class Switcher:
             raise Refused(
                 f"{name}: there is nothing to roll back to, {POOLS[service.live]} has been live from the start."
             )
+        if not force and actor != deployer(service.deployment or 0):
+            self._check_spoilt(service, service.previous)
         (result,) = await self._move({service: service.previous}, order, wait, if_match)
         return result
 
@@ -260,6 +263,15 @@ class Switcher:
         live = POOLS[service.live]
         result = SwitchResult(service.name, live, previous, service.generation, milliseconds, None)
         return result, self._drains.ending(service.name, 1 - service.live)
+
+    def _check_spoilt(self, service: Service, to: int) -> None:
+        """Raise `Refused` where the pool is not any more what was live before."""
+        record = spoilt_by(self._ledger.state, service.name, POOLS[to])
+        if record is not None:
+            self._tallies.changed(service.name, "refused")
+            raise Refused(
+                f"{service.name}: {POOLS[to]} is {as_left_by(record)}. To go there all the same: bgproxy switch, or rollback --force."
+            )
 
     # --- whether it may be ------------------------------------------------------------------------------------------
 

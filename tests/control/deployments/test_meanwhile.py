@@ -86,6 +86,37 @@ async def test_a_rollback_before_the_switch_does_not_bring_the_new_version(stage
     assert stage.get()["running"]
 
 
+@deploys(BY_HAND)
+async def test_a_rollback_does_not_go_to_a_version_that_has_failed_since(stage):
+    """The pool that was live before is another one now; who wants to go there all the same says so."""
+    await stage.there_and_back()
+    await stage.begin(until="awaiting_approval", version="3.0")
+    controller = stage.room.controller
+    await controller.deployments.abort(stage.number, actor=BOB, reason="wrong build")
+    await stage.ended()
+    with pytest.raises(Refused, match=f"green is as deployment {stage.number} left it, which was aborted") as refused:
+        await controller.rollback("shop", actor=BOB)
+    assert "(aborted by bob (wrong build)). To go there all the same: bgproxy switch" in str(refused.value)
+    assert stage.room.everywhere() == ("blue", "blue", "blue")
+    await controller.rollback("shop", actor=BOB, force=True)
+    assert stage.room.everywhere() == ("green", "green", "green")
+    await controller.rollback("shop", actor=BOB)  # it was moved by hand since
+    assert stage.room.everywhere() == ("blue", "blue", "blue")
+
+
+@deploys(Deployment(bake=Bake(for_=600.0)))
+async def test_a_second_rollback_does_not_go_forward_again(stage):
+    """Two operators, or one in a hurry: the version that was left is not gone back to."""
+    await stage.begin(until="baking")
+    await stage.room.controller.rollback("shop", actor=BOB, reason="customers call")
+    with pytest.raises(Refused):
+        await stage.room.controller.rollback("shop", actor=ALICE)
+    await stage.ended()
+    with pytest.raises(Refused, match=r"left it, which was rolled back .*customers call"):
+        await stage.room.controller.rollback("shop", actor=ALICE)
+    assert stage.room.everywhere() == ("blue", "blue", "blue")
+
+
 @deploys(CANARY)
 @pytest.mark.parametrize("was_live", [True, False])
 async def test_a_rollback_in_a_canary_takes_the_share_back(stage, was_live):
