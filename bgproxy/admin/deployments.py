@@ -8,6 +8,7 @@ from aiohttp.hdrs import IF_MATCH
 
 from bgproxy.admin.body import Field
 from bgproxy.admin.endpoint import Call, Operation, Reply, endpoint
+from bgproxy.admin.history import DEFAULT_LIMIT, LIMIT
 from bgproxy.admin.schemas import listing, record, ref
 from bgproxy.admin.switches import REASON
 from bgproxy.control.deployments.runner import STRATEGIES
@@ -85,14 +86,15 @@ async def deploy(call: Call) -> Reply:
         summary="The deployments of a service: the one under way, and the latest that have ended",
         role="viewer",
         answer=record(deployments=listing(ref("Deployment"))),
+        query=(LIMIT,),
         slugs=("not-found",),
     )
 )
 async def list_deployments(call: Call) -> Reply:
-    """Those that are known, the latest last."""
+    """The latest of those that are known, the newest last."""
     service = call.path("service")
     call.controller.generation(service)  # raises for an unknown one
-    return Reply({"deployments": call.controller.deployments.listing(service)})
+    return Reply({"deployments": call.controller.deployments.listing(service, call.said.get("limit", DEFAULT_LIMIT))})
 
 
 @endpoint(

@@ -11,7 +11,8 @@ from bgproxy.admin.schemas import listing, record, ref
 #: A filter that several calls have.
 SERVICE: Final = Field("service", "string", "Only what concerns this service.")
 
-_DEFAULT_LIMIT: Final = 50
+DEFAULT_LIMIT: Final = 50
+LIMIT: Final = Field("limit", "integer", f"At most so many, the latest ({DEFAULT_LIMIT}).", least=1, most=1000)
 
 
 @endpoint(
@@ -22,10 +23,7 @@ _DEFAULT_LIMIT: Final = 50
         summary="Switches, rollbacks and other changes by hand",
         role="viewer",
         answer=record(events=listing(ref("Event"))),
-        query=(
-            SERVICE,
-            Field("limit", "integer", f"At most so many, the latest ({_DEFAULT_LIMIT}).", least=1, most=1000),
-        ),
+        query=(SERVICE, LIMIT),
         slugs=("not-found",),
     )
 )
@@ -34,7 +32,7 @@ async def read_history(call: Call) -> Reply:
     service = call.said.get("service")
     if service is not None:
         call.controller.generation(service)  # raises for an unknown one: a slip is no empty history
-    events = call.controller.events.history(service, call.said.get("limit", _DEFAULT_LIMIT))
+    events = call.controller.events.history(service, call.said.get("limit", DEFAULT_LIMIT))
     return Reply({"events": events})
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from bgproxy.cli.client import Client
+from bgproxy.cli.client import Client, service_path
 from bgproxy.cli.exits import DONE
 from bgproxy.cli.parser import Parser, api_options
-from bgproxy.cli.story import story
+from bgproxy.cli.story import outcome, story
 from bgproxy.cli.terminal import Paint
 from bgproxy.cli.words import printable
 
@@ -25,10 +26,16 @@ def configure(parser: Parser) -> None:
         metavar="N",
         help="all that is known of this deployment: its stages and what they found",
     )
+    parser.add_argument(
+        "--deployments",
+        action="store_true",
+        help="the deployments, a line each; they are kept longer than all that was changed",
+    )
     api_options(parser)
     parser.examples(
         ("bgproxy history", "the last changes, the newest last; kept over restarts"),
         ("bgproxy history shop --limit 5 --json", "for a program"),
+        ("bgproxy history --deployments shop", "how each ended and why, for how long it ran, by whom; the newest last"),
         ("bgproxy history --deployment 12", "stage by stage: what was expected, what came, how long it took"),
     )
 
@@ -40,6 +47,9 @@ def run(args: argparse.Namespace) -> int:
         answer = client.get(f"/v1/deployments/{args.deployment}")
         print(answer.text if args.json else "\n".join(story(answer.data, Paint.of(sys.stdout))))
         return DONE
+    if args.deployments:
+        _print_deployments(client, args)
+        return DONE
     answer = client.get("/v1/history", service=args.service, limit=args.limit)
     if args.json:
         print(answer.text)
@@ -50,6 +60,30 @@ def run(args: argparse.Namespace) -> int:
     if not events:
         print("nothing was changed so far")
     return DONE
+
+
+def _print_deployments(client: Client, args: argparse.Namespace) -> None:
+    services = client.get("/v1/services").data["services"] if args.service is None else [{"service": args.service}]
+    found = []
+    for service in services:
+        found += client.get(service_path(service["service"], "deployments"), limit=args.limit).data["deployments"]
+    found = sorted(found, key=lambda deployment: deployment["id"])[-args.limit :]
+    if args.json:
+        print(json.dumps({"deployments": found}))
+        return
+    for deployment in found:
+        print(deployment_line(deployment))
+    if not found:
+        print("nothing was deployed so far")
+
+
+def deployment_line(deployment: Mapping[str, Any]) -> str:
+    """One deployment as one line: when, how it ended and why, which version, by whom, and what for."""
+    version = printable(deployment["version"])
+    to = f"{printable(deployment['target'])}{f' {version}' if version else ''}"
+    why = f" ({printable(deployment['reason'])})" if deployment["reason"] else ""
+    by = printable(deployment["actor"]["name"])
+    return f"{printable(deployment['created_at'])}  {outcome(deployment)} [{to}, by {by}]{why}"
 
 
 def event_line(event: Mapping[str, Any]) -> str:

@@ -17,11 +17,12 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bgproxy.config.schema import Config
 from bgproxy.control.actor import Actor
+from bgproxy.control.archive import Archive
 from bgproxy.control.certificates import Certificates
 from bgproxy.control.counters import Counters
 from bgproxy.control.deployments.guard import Guard
@@ -84,6 +85,7 @@ class Controller:
         self._now = now
         self._board = birth.board
         self._store = Store(birth.config.state_dir)
+        self._archive = Archive(birth.config.state_dir)
         self._session_key = b""
         self._registry = Registry()
         self._tasks = Tasks()
@@ -134,7 +136,10 @@ class Controller:
         """
         stored = self._store.open()
         self._session_key = self._store.session_key()
+        self._archive.open()
         state = stored or State()
+        # A number that is told of is not given again, even if the state was begun anew.
+        state = replace(state, last_deployment=max(state.last_deployment, self._archive.last_id))
         self.events.restore(state.history, state.last_event)
         ledger = Ledger(state, self._store, self.events, lambda: Hints(state.upstream_slots, state.addresses))
         merged, drafts = merge(self.config, state)
@@ -164,6 +169,7 @@ class Controller:
         self._early.clear()
         self._bake_watcher.start()
         await parts.deployments.resume()
+        self._archive.add(parts.ledger.state.deployments.values())
         restarts = self._census.controller_restarts
         again = f" again, for the {restarts}. time" if restarts else ""
         self.events.emit(Draft(type="started", message=f"The controller has started{again}."))
@@ -175,6 +181,7 @@ class Controller:
             self._note = None
         if self._parts is not None:
             await self._parts.deployments.stop()
+        await self._archive.close()
         await self._notifier.close()
         await self._bake_watcher.stop()
         await self._tasks.close()
@@ -247,6 +254,7 @@ class Controller:
             hands=hands,
             preview_urls=lambda _: preview_urls(self.config),
             heard=self._deployment_went_on,
+            archive=self._archive,
         )
         switcher.moved = deployments.moved
         reloader.removed = deployments.forget
@@ -530,6 +538,7 @@ class Controller:
         self._notifier.heard(run, before)
         if not run.record.running:
             self.tallies.deployed(run.service.name, run.record.state.value)
+            self._archive.add([run.record])
 
     async def reload(self, *, actor: Actor) -> dict[str, Any]:
         """Read the configuration again, whole or not at all (see `Reloader.reload`), and the listeners' certificates."""

@@ -144,6 +144,11 @@ def _deployment_json(record: DeploymentRecord) -> dict[str, Any]:
     return {**asdict(record), "state": record.state.value}
 
 
+def deployment_to_json(record: DeploymentRecord) -> str:
+    """One deployment as the state file has it: on one line, its id and its service first."""
+    return json.dumps(_deployment_json(record))
+
+
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
@@ -168,6 +173,15 @@ def from_json(text: str) -> State:
         upstream_slots={name: top.at("upstream_slots").count(name) for name, _ in top.entries("upstream_slots")},
         addresses={name: top.at("addresses").texts(name) for name, _ in top.entries("addresses")},
     )
+
+
+def deployment_from_json(text: str) -> DeploymentRecord:
+    """What `deployment_to_json` has made; raises `StateFormatError`."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StateFormatError(f"it is not JSON ({error})") from None
+    return _deployment(_Reader(value, ""))
 
 
 def _service(reader: _Reader) -> ServiceRecord:

@@ -116,6 +116,8 @@ async def test_one_deployment_and_all_of_a_service(api, controller):
     assert (await call(api, "GET", "/v1/deployments/1"))[1] == mine
     assert (await call(api, "GET", "/v1/deployments/2"))[1] == other
     assert (await call(api, "GET", PATH))[1] == {"deployments": [mine]}
+    latest = controller.deployments.add("shop")
+    assert (await call(api, "GET", f"{PATH}?limit=1"))[1] == {"deployments": [latest]}
 
 
 @pytest.mark.parametrize("number", ["7", "latest", "-1", "1" * 16, "%C2%B2", "1.0"])

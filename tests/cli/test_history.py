@@ -50,3 +50,38 @@ def test_one_deployment(admin, capsys):
     assert main(["history", "--deployment", "3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == told
     assert main(["history", "--deployment", "4"]) == 2
+
+
+def test_the_deployments_of_a_service(admin, capsys):
+    """A line each: how it ended, after how long and why, which version, by whom and what for."""
+    told = [
+        deployment("verifying", "failed", outcome="down", reason="release\n2.0"),
+        deployment("baking", id=4, version=""),
+    ]
+    admin.script["GET", "/v1/services/shop/deployments"] = lambda: (200, {"deployments": told})
+    assert main(["history", "shop", "--deployments", "--limit", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{told[0]['created_at']}  shop: deployment 3 failed before the switch after 2.0 s: down [green 2.0, by alice] (release?2.0)",
+        "2024-01-01T00:00:00.000Z  shop: deployment 4 is baking [green, by alice]",
+    ]
+    assert main(["history", "shop", "--deployments", "--limit", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"deployments": told}
+
+
+def test_the_deployments_of_all_services(admin, capsys):
+    """In the order in which they were begun; the limit is one for all."""
+    services = {
+        "shop": [deployment("succeeded", id=number) for number in (3, 5)],
+        "api": [deployment("succeeded", id=4)],
+    }
+    admin.script["GET", "/v1/services"] = lambda: (
+        200,
+        {"generation": 1, "services": [{"service": n} for n in services]},
+    )
+    for name, told in services.items():
+        admin.script["GET", f"/v1/services/{name}/deployments"] = lambda told=told: (200, {"deployments": told})
+    assert main(["history", "--deployments", "--limit", "2", "--json"]) == 0
+    assert [one["id"] for one in json.loads(capsys.readouterr().out)["deployments"]] == [4, 5]
+    services.clear()
+    assert main(["history", "--deployments"]) == 0
+    assert capsys.readouterr().out == "nothing was deployed so far\n"

@@ -171,8 +171,8 @@ class FakeDeployments:
             raise NotFound(f"There is no deployment {number}.")
         return self.known[number]
 
-    def listing(self, service: str) -> list[dict[str, Any]]:
-        return [known for known in self.known.values() if known["service"] == service]
+    def listing(self, service: str, most: int = 1000) -> list[dict[str, Any]]:
+        return [known for known in self.known.values() if known["service"] == service][-most:]
 
     def running(self, service: str) -> dict[str, Any] | None:
         return next((known for known in self.listing(service) if known["running"]), None)

@@ -1,4 +1,4 @@
-"""Which deployments are kept: those under way, and the latest that have ended."""
+"""Which deployments the state file keeps: those under way, and the latest that have ended. The archive keeps more, and longer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Final
 from bgproxy.control.state import State
 from bgproxy.model.deployment import DeploymentRecord
 
-#: Ended deployments that are kept on the disk: of a service, and in all.
+#: Ended deployments that are kept: of a service, and in all. Each can take tens of KiB, of a file that every change writes.
 KEPT_OF_A_SERVICE: Final = 10
-KEPT: Final = 100
+KEPT: Final = 30
 
 
 def kept(state: State, record: DeploymentRecord) -> State:

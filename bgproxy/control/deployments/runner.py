@@ -23,6 +23,7 @@ from typing import Any, Final
 from bgproxy.config.schema import Deployment as Settings
 from bgproxy.config.units import format_duration
 from bgproxy.control.actor import ITSELF, Actor
+from bgproxy.control.archive import Archive
 from bgproxy.control.deployments import stages
 from bgproxy.control.deployments.first_checks import first_checks
 from bgproxy.control.deployments.keeping import kept
@@ -78,6 +79,7 @@ class Deployments:
         preview_urls: Callable[[Service], list[str]] = lambda _: [],
         heard: Callable[[Run, DeploymentState], None] = lambda _run, _before: None,
         table: Mapping[DeploymentState, stages.Entry] = stages.ENTRIES,
+        archive: Archive | None = None,
     ) -> None:
         self._registry = registry
         self._ledger = ledger
@@ -86,6 +88,7 @@ class Deployments:
         self._preview_urls = preview_urls
         self._heard = heard
         self._table = table
+        self._archive = archive or Archive("")
         self._runs: dict[str, Run] = {}  # by service
         self._tasks: set[asyncio.Task[None]] = set()
         self._stages: dict[str, asyncio.Task[None]] = {}
@@ -248,7 +251,7 @@ class Deployments:
         for run in self._runs.values():
             if run.record.id == number:
                 return run
-        record = self._known().get(number)
+        record = self._known().get(number) or self._archive.get(number)
         if record is not None:
             raise Refused(f"Deployment {number} has ended: it {went(record.state)}.")
         raise NotFound(f"There is no deployment {number}.")
@@ -258,15 +261,16 @@ class Deployments:
         for run in self._runs.values():
             if run.record.id == number:
                 return self.describe(run.record)
-        record = self._known().get(number)
+        record = self._known().get(number) or self._archive.get(number)
         if record is None:
             raise NotFound(f"There is no deployment {number}.")
         return self.describe(record)
 
-    def listing(self, service: str) -> list[dict[str, Any]]:
-        """Those of a service that are known, the latest last."""
-        records = [record for record in self._known().values() if record.service == service]
-        return [self.get(record.id) for record in sorted(records, key=lambda record: record.id)]
+    def listing(self, service: str, most: int = 1000) -> list[dict[str, Any]]:
+        """Those of a service that are known, the latest last; at most so many."""
+        known = {record.id: self.get(record.id) for record in self._known().values() if record.service == service}
+        former = {r.id: self.describe(r) for r in self._archive.of(service, most) if r.id not in known}
+        return [deployment for _, deployment in sorted({**former, **known}.items())][-most:]
 
     def _known(self) -> dict[int, DeploymentRecord]:
         """All that are kept, by id, as they stand."""
