@@ -143,7 +143,7 @@ class Authority:
             return
         if caller.role is None:
             raise unauthorized(f"This needs a token with the role {role}.")
-        raise Problem("forbidden", f"This needs the role {role}; the token {caller.name!r} is a {caller.role}'s.")
+        raise Problem("forbidden", f"This needs the role {role}; the token {caller.name!r} has the role {caller.role}.")
 
     @staticmethod
     def _anyone(admin: Admin) -> bool:
