@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from math import sqrt
@@ -59,12 +61,18 @@ class Crowd:
 
 @pytest.fixture
 def scene(upstreams: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Deploys, Crowd]]:
-    """Two workers, the strategy that the test asks for, live users beside the crowd; nobody ever has an error."""
+    """Two workers, the strategy that the test asks for, live users beside the crowd; nobody ever has an error.
+
+    With `sessions` in what it asks for, these are the service's.
+    """
+    asked = dict(request.param)
+    more = {"sessions": asked.pop("sessions")} if "sessions" in asked else {}
     service = {
+        **more,
         "match": {"hosts": [HOST]},
         "pools": upstreams,
         "health": {"path": "/health", "interval": "500ms", "rise": 1},
-        "deployment": {"strategy": request.param, "bake": {"for": "300ms", "min_requests": 1}},
+        "deployment": {"strategy": asked, "bake": {"for": "300ms", "min_requests": 1}},
     }
     with ExitStack() as stack:
         proxy = stack.enter_context(Proxy(tmp_path, services={"shop": service}))
@@ -144,3 +152,46 @@ def test_after_the_step_everybody_is_moved(scene: tuple[Deploys, Crowd]) -> None
         deploys.check_whole(target, "shop", HOST)
     both = sum(first and second for first, second in zip(*moved, strict=True))
     assert abs(both - CLIENTS / 4) < FAR * sqrt(CLIENTS * 3 / 16)
+
+
+@pytest.mark.parametrize("scene", [_canary(50) | {"sessions": {"mode": "cookie"}}], indirect=True)
+def test_pinned_sessions_of_a_canary_come_back(scene: tuple[Deploys, Crowd]) -> None:
+    """Their cookie names the new pool, and they follow all the same: in the canary, and back when it is aborted."""
+    deploys, crowd = scene
+    assert set(crowd.sides()) == {"blue"}
+    deploys.begin("shop")
+    _until_share(deploys, 50)
+    sides = crowd.sides()
+    assert _far(sides, 50) < FAR, sides.count("green")
+    assert crowd.sides() == sides
+    deploys.abort("shop")
+    assert deploys.ended("shop")["state"] == "rolled_back"
+    assert set(crowd.sides()) == {"blue"}
+
+
+def test_a_worker_that_joins_a_canary_has_its_share(upstreams: dict[str, Any], tmp_path: Path) -> None:
+    """The successor of one that was killed puts every client on the side where it was, and the next steps reach it."""
+    service = {
+        "match": {"hosts": [HOST]},
+        "pools": upstreams,
+        "health": {"path": "/health", "interval": "500ms", "rise": 1},
+        "deployment": {"strategy": {"type": "linear", "step": "50%", "every": "6s"}},
+    }
+    with ExitStack() as stack:
+        proxy = stack.enter_context(Proxy(tmp_path, services={"shop": service}))
+        proxy.wait_healthy(service="shop")
+        deploys, crowd = Deploys(proxy), Crowd(proxy, stack)
+        crowd.sides()
+        deploys.begin("shop")
+        _until_share(deploys, 50)
+        sides = crowd.sides()
+        first, second = proxy.worker_pids()
+        for victim in (first, second):
+            os.kill(victim, signal.SIGKILL)
+            eventually(lambda gone=victim: len(proxy.worker_pids()) == 2 and gone not in proxy.worker_pids())
+        again = Crowd(proxy, stack)
+        again.jars = crowd.jars
+        assert again.sides() == sides
+        assert deploys.proxy.service("shop")["share"] == 50, "the step was over before everybody had asked"
+        assert deploys.ended("shop")["state"] == "succeeded"
+        assert set(again.sides()) == {"green"}
