@@ -537,7 +537,10 @@ class Controller:
         """A deployment has taken a step."""
         self._notifier.heard(run, before)
         if not run.record.running:
-            self.tallies.deployed(run.service.name, run.record.state.value)
+            if (
+                self._registry.services.get(run.service.name) is run.service
+            ):  # of those that have left nothing is counted
+                self.tallies.deployed(run.service.name, run.record.state.value)
             self._archive.add([run.record])
 
     async def reload(self, *, actor: Actor) -> dict[str, Any]:

@@ -11,7 +11,17 @@ from support.control_room import ALICE, ControlRoom, Upstream
 from support.waiting import eventually_async
 
 from bgproxy.config import source
-from bgproxy.config.schema import Approve, Bake, Deployment, Strategy
+from bgproxy.config.schema import (
+    Approve,
+    Bake,
+    Check,
+    Compare,
+    Deployment,
+    Hook,
+    Retire,
+    Strategy,
+    Verify,
+)
 from bgproxy.control.actor import Actor
 from bgproxy.errors import Busy, Refused
 
@@ -364,3 +374,62 @@ async def test_an_abort_in_the_middle_of_the_switch_leaves_the_old_pool_live(sta
     await eventually_async(lambda: not stage.service.changing, what="no change under way")
     assert (found["state"], found["outcome"]) == ("rolled_back", "aborted by bob")
     assert stage.room.everywhere() == ("blue", "blue", "blue")
+
+
+# --- services that leave ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "state", "end"),
+    [
+        (Deployment(provision=Hook(run="sleep 60")), "provisioning", "aborted"),
+        (Deployment(verify=Verify(checks=(Check(name="long", run="sleep 60"),))), "verifying", "aborted"),
+        (Deployment(compare=Compare(for_=600.0)), "comparing", "aborted"),
+        (BY_HAND, "awaiting_approval", "aborted"),
+        (CANARY, "switching", "failed"),
+        (Deployment(bake=Bake(for_=600.0)), "baking", "failed"),
+        (Deployment(retire=Retire(after=600.0)), "retiring", "succeeded"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_service_that_leaves_the_file_takes_its_deployment_along(tmp_path, monkeypatch, settings, state, end):
+    """In every stage, at once, and with the reason; when it comes back it can be deployed to, and nothing is left of the former."""
+    async with ControlRoom(tmp_path, names=("shop", "api"), deployment=settings) as room:
+        stage, controller = Stage(room), room.controller
+        await stage.begin(until=state)
+        if settings is CANARY:
+            await stage.until_share(20)
+        both = room.config
+        files = [replace(both, services={"api": both.services["api"]}), both]
+
+        async def load(*_: Any) -> Any:
+            return files.pop(0)
+
+        monkeypatch.setattr(source, "load_async", load)
+        await controller.reload(actor=BOB)
+        found = await stage.ended()
+        assert (found["state"], "the service has left the configuration" in found["outcome"]) == (end, True)
+        await room.told()
+        assert ("shop", end) not in controller.tallies.deployments
+        await controller.reload(actor=BOB)
+        await room.until_healthy()
+        assert (room.service()["share"], room.service()["deployment"]) == (0, None)
+        await stage.begin(until=state)
+        await controller.deployments.abort(stage.number, actor=BOB)
+        await stage.ended()
+
+
+async def test_several_services_do_not_switch_past_a_deployment_of_one(tmp_path):
+    """All or none: the refusal names the deployment. By force all of them go, and the deployment has ended."""
+    async with ControlRoom(tmp_path, names=("shop", "api"), deployment=BY_HAND) as room:
+        stage, controller = Stage(room), room.controller
+        await stage.begin(until="awaiting_approval")
+        both = {"api": "green", "shop": "green"}
+        with pytest.raises(Busy, match=f"shop: deployment {stage.number} is under way"):
+            await controller.switch(both, actor=BOB)
+        assert room.everywhere("api") == room.everywhere("shop") == ("blue", "blue", "blue")
+        assert stage.get()["running"]
+        await controller.switch(both, actor=BOB, force=True, reason="both at once")
+        found = await stage.ended()
+        assert (found["state"], found["outcome"]) == ("aborted", "green was made live by bob (both at once)")
+        assert room.everywhere("api") == room.everywhere("shop") == ("green", "green", "green")
