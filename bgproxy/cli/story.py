@@ -59,6 +59,11 @@ def took(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
 
 
+def _latency(seconds: float) -> str:
+    """`0.4 ms`, `12 ms`, `1.2 s`."""
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.00995 else took(seconds)
+
+
 def between(earlier: str, later: str | None = None) -> float:
     """Seconds between two RFC 3339 times, or from one until now; 0.0 where they make no sense."""
     try:
@@ -127,7 +132,7 @@ def figure_lines(figures: Mapping[str, Any], paint: Paint) -> list[str]:
                 paint(printable(name), "bold", str(name)),
                 f"{pool['rate']:.1f}/s",
                 paint(errors, "red") if pool["errors"] else errors,
-                *(f"{key} {'-' if pool[key] is None else took(pool[key])}" for key in ("p50", "p99")),
+                *(f"{key} {'-' if pool[key] is None else _latency(pool[key])}" for key in ("p50", "p99")),
                 f"{in_classes(pool['in_flight']) or 'nothing'} in flight",
             ]
         )

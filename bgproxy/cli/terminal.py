@@ -176,8 +176,10 @@ def redraw(lines: Sequence[str], stream: TextIO | None = None) -> None:
     if not out.isatty():
         print("\n".join(lines), end="\n\n", file=out, flush=True)
         return
-    room = shutil.get_terminal_size().lines - 1
-    shown = list(lines)
+    size = shutil.get_terminal_size()
+    room = size.lines - 1
+    # What the terminal would break by itself would scroll, and not be drawn over.
+    shown = [part for line in lines for part in fold(line, size.columns)]
     if len(shown) > room:
         shown = [*shown[: room - 1], f"... {len(shown) - room + 1} more lines; a taller window shows them"]
     out.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J")

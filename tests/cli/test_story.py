@@ -73,6 +73,8 @@ def test_figures_of_both_pools():
         "green    3.0/s  5% errors  p50 -      p99 -      nothing in flight",
     ]
     assert figure_lines({"left": 3}, PLAIN) == []
+    green.update(p50=0.0004, p99=0.0099)
+    assert "p50 0.4 ms  p99 9.9 ms" in figure_lines({"pools": {"green": green}}, PLAIN)[0]
 
 
 def test_small_words():

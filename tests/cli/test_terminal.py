@@ -79,6 +79,17 @@ def test_redraw():
     assert plain.getvalue() == "a\nb\n\n"
 
 
+def test_redraw_on_a_narrow_terminal():
+    """Lines that the terminal would break are broken before, and count for the height."""
+    out = Terminal()
+    redraw(["a" * 12 + " " + "b" * 12, "c"], out)
+    assert out.getvalue() == f"\x1b[H{'a' * 12}\x1b[K\n  {'b' * 12}\x1b[K\nc\x1b[K\n\x1b[J"
+    out = Terminal()
+    redraw(["a" * 12 + " " + "b" * 12] * 3, out)
+    assert out.getvalue().count("\n") == 4
+    assert "... 3 more lines" in out.getvalue()
+
+
 def test_cut():
     """At the width that is seen; a colour that is cut into ends."""
     red = Paint(on=True)("abcdef", "red")
