@@ -121,6 +121,17 @@ COMPONENTS: Final[dict[str, Schema]] = {
                 waits=_WAITS,
             )
         ),
+        last_deployment=or_null(
+            record(
+                "The latest that has ended.",
+                id=COUNT,
+                state=_STATE,
+                target=POOL,
+                version=STRING,
+                ended_at=TIME,
+                outcome=STRING | {"description": "why it ended so"},
+            )
+        ),
     ),
     "Deployment": record(
         "One deployment: its way so far, what its stages found out, how far it is.",

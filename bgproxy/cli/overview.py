@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from bgproxy.cli.drain import waits_for
-from bgproxy.cli.story import said
+from bgproxy.cli.story import ended, said
 from bgproxy.cli.terminal import Paint, columns
 from bgproxy.cli.words import ago, plural, printable
 from bgproxy.model.classes import CLASS_NAMES
@@ -70,6 +70,8 @@ def section(service: Mapping[str, Any], paint: Paint, now: datetime) -> list[str
     lines += [f"  {line}" for line in columns(rows, right=_COUNTS)]
     if service["deployment"] is not None:
         lines += [f"  {line}" for line in _deployment(service["deployment"], paint)]
+    elif service.get("last_deployment") is not None:
+        lines.append(f"  {_last(service['last_deployment'], paint, now)}")
     if service["share"]:
         canary = POOLS[1 - POOLS.index(service["live"])]
         lines.append(f"  {paint('canary', 'yellow')}: {service['share']}% of the clients go to {canary}")
@@ -91,6 +93,15 @@ def _deployment(deployment: Mapping[str, Any], paint: Paint) -> list[str]:
     if deployment["waits"]:
         lines.append(f"  `bgproxy approve {number}` lets it go on, `bgproxy abort {number}` ends it")
     return lines
+
+
+def _last(deployment: Mapping[str, Any], paint: Paint, now: datetime) -> str:
+    """What became of the latest one: so that whoever looks later reads what its terminal showed."""
+    to = f"{deployment['target']} {printable(deployment['version'])}".rstrip()
+    how = paint(ended(deployment["state"]), *(() if deployment["state"] == "succeeded" else ("yellow",)))
+    why = printable(deployment["outcome"])
+    told = f": {why}" if why not in ("", f"{deployment['target']} is live") else ""
+    return f"deployment {deployment['id']} of {to} {how} {ago(deployment['ended_at'], now)} ago{told}"
 
 
 def _title(service: Mapping[str, Any], paint: Paint, now: datetime) -> str:

@@ -98,10 +98,15 @@ def briefly(step: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Ma
     return {**step, "why": ""} if told else step
 
 
+def ended(state: str) -> str:
+    """`succeeded`, `was rolled back`."""
+    return _ENDS.get(state, f"is {said(state)}")
+
+
 def outcome(deployment: Deployment) -> str:
     """How it ended, and why, in one sentence."""
     state = str(deployment["state"])
-    how = _ENDS.get(state, f"is {said(state)}")
+    how = ended(state)
     if state == "failed" and not any(step["state"] == "switching" for step in deployment["steps"]):
         how += " before the switch"
     after = f" after {took(between(deployment['created_at'], deployment['ended_at']))}" if state in _ENDS else ""

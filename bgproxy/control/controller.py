@@ -115,6 +115,7 @@ class Controller:
             started_at=time.time(),
             share=birth.board.share,
             deployment=self._deployment,
+            last_deployment=lambda name: None if self._parts is None else self._parts.deployments.last_of(name),
         )
         self._parts: _Parts | None = None
         self._open = False  # links are opened as they come; before, they wait in `_early`

@@ -43,7 +43,7 @@ class Status:
     """Makes the JSON of the API out of what the parts of the controller know.
 
     `share(slot)` is the share of a service's clients, in per cent, that go to the pool that is not live; `deployment(service)` the
-    deployment that is under way, as `Deployments.describe` has it.
+    deployment that is under way, as `Deployments.describe` has it, `last_deployment(service)` the latest that has ended.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Status:
         started_at: float,
         share: Callable[[int], int],
         deployment: Callable[[str], dict[str, Any] | None],
+        last_deployment: Callable[[str], dict[str, Any] | None] = lambda _: None,
     ) -> None:
         self._registry = registry
         self._links = links
@@ -68,6 +69,7 @@ class Status:
         self._started_at = started_at
         self._share = share
         self._deployment = deployment
+        self._last_deployment = last_deployment
 
     def program(self, config: Config) -> dict[str, Any]:
         """The whole."""
@@ -110,6 +112,7 @@ class Status:
             "share": self._share(service.slot),
             "deploys": {"strategy": settings.deployment.strategy.type, "stages": planned(settings.deployment)},
             "deployment": _brief(self._deployment(service.name)),
+            "last_deployment": _ended(self._last_deployment(service.name)),
         }
 
     def _pool(self, service: Service, index: int, pool: Pool) -> dict[str, Any]:
@@ -172,6 +175,12 @@ def planned(settings: Deployment) -> list[str]:
         (state.RETIRING, settings.retire is not None),
     )
     return [stage.value for stage, configured in stages if configured]
+
+
+def _ended(deployment: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the status says of one that has ended."""
+    names = ("id", "state", "target", "version", "ended_at", "outcome")
+    return None if deployment is None else {name: deployment[name] for name in names}
 
 
 def _brief(deployment: dict[str, Any] | None) -> dict[str, Any] | None:

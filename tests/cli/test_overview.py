@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
 from support.fake_admin import drain, pool, service, upstream
 
 from bgproxy.cli.overview import page, section
@@ -102,3 +103,26 @@ def test_a_deployment_under_way_and_a_canary():
     ]
     bare = under_way | {"state": "baking", "version": "", "text": "", "share": None, "waits": False}
     assert "  deployment 3 of green is baking" in section(service(deployment=bare), PLAIN, NOW)
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome", "says"),
+    [
+        ("rolled_back", "green: 5% failed", "deployment 3 of green 2? was rolled back 5.0 s ago: green: 5% failed"),
+        ("aborted", "", "deployment 3 of green 2? was aborted 5.0 s ago"),
+        ("succeeded", "green is live", "deployment 3 of green 2? succeeded 5.0 s ago"),
+        (
+            "succeeded",
+            "green is live, but retire: status 3",
+            "deployment 3 of green 2? succeeded 5.0 s ago: green is live, but retire: status 3",
+        ),
+    ],
+)
+def test_what_became_of_the_last_deployment(state, outcome, says):
+    """Whoever looks later reads what its terminal showed; while another one runs, that is of more interest."""
+    ended_at = "2024-01-01T00:02:00.000Z"
+    last = {"id": 3, "state": state, "target": "green", "version": "2\x1b", "ended_at": ended_at, "outcome": outcome}
+    assert f"  {says}" in section(service(last_deployment=last), PLAIN, NOW)
+    running = {"id": 4, "state": "baking", "target": "blue", "version": "", "text": "", "share": None, "waits": False}
+    lines = section(service(last_deployment=last, deployment=running), PLAIN, NOW)
+    assert not any("deployment 3" in line for line in lines)

@@ -101,7 +101,12 @@ async def test_a_deployment_under_way_is_shown(tmp_path):
         assert (shown["id"], shown["state"], shown["target"]) == (begun["id"], "awaiting_approval", "green")
         assert (shown["version"], shown["text"]) == ("2.1", "waits for `bgproxy approve`")
         await room.controller.deployments.abort(begun["id"], actor=ALICE)
+        assert room.service()["last_deployment"] is None
         await eventually_async(lambda: room.service()["deployment"] is None)
+        last = room.service()["last_deployment"]
+        assert (last["id"], last["state"], last["target"], last["version"]) == (begun["id"], "aborted", "green", "2.1")
+        assert last["outcome"] == f"aborted by {ALICE.name}"
+        assert last["ended_at"]
 
 
 async def test_the_share_of_a_canary_is_shown(room):

@@ -63,6 +63,7 @@ def service(
         "share": 0,
         "deploys": {"strategy": "all-at-once", "stages": ["verifying", "switching", "baking", "draining"]},
         "deployment": None,
+        "last_deployment": None,
         **more,
     }
 

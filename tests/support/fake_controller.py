@@ -259,6 +259,7 @@ class FakeController:
             "share": self.shares.get(name, 0),
             "deploys": {"strategy": "all-at-once", "stages": ["switching", "draining"]},
             "deployment": self._deployment(name),
+            "last_deployment": None,
         }
 
     def _deployment(self, name: str) -> dict[str, Any] | None:

@@ -289,6 +289,12 @@ class Deployments:
         run = self._runs.get(service)
         return None if run is None else self.describe(run.record)
 
+    def last_of(self, service: str) -> dict[str, Any] | None:
+        """The latest deployment of a service that has ended."""
+        known = self._ledger.state.deployments.values()
+        ended = [record for record in known if record.service == service and not record.running]
+        return described(max(ended, key=lambda record: record.id), None) if ended else None
+
     def describe(self, record: DeploymentRecord) -> dict[str, Any]:
         """As the API answers it."""
         run = self._runs.get(record.service)
