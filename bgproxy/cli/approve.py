@@ -7,6 +7,7 @@ import argparse
 from bgproxy.cli.client import Answer, Client, service_path
 from bgproxy.cli.exits import DONE, REFUSED, CliError, UsageError
 from bgproxy.cli.parser import Parser, api_options
+from bgproxy.cli.repeating import post_once
 from bgproxy.cli.words import printable
 
 
@@ -57,7 +58,8 @@ def decide(client: Client, args: argparse.Namespace, what: str) -> Answer:
         CliError: There is none, or the decision was refused.
     """
     number = meant(client, args.deployment)
-    return client.send("POST", f"/v1/deployments/{number}/{what}", {"reason": args.reason} if args.reason else {})
+    said = {"reason": args.reason} if args.reason else {}
+    return post_once(client, f"/v1/deployments/{number}/{what}", said, {})
 
 
 def meant(client: Client, word: str | None) -> int:

@@ -26,7 +26,8 @@ def post_once(
 ) -> Answer:
     """POST a change under an `Idempotency-Key`; while its answer is lost, again.
 
-    For changes only whose key outlives the controller: another one would make it a second time.
+    For changes only that do no harm when a new controller, which has forgotten the answers of the former one, is asked: since the
+    key outlives it, as that of a deployment does, or since doing it twice is doing it once, as an approval.
 
     Raises:
         UnreachableError: Nothing was sent, since nothing listens; or the answer has been lost for `PATIENCE` seconds.

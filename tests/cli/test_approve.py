@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.fake_admin import deployment, problem, service
+from support.fake_admin import LOST, deployment, problem, service
 
+from bgproxy.cli import repeating
 from bgproxy.cli.main import main
 
 POST = ("POST", "/v1/deployments/3/approve")
@@ -55,3 +56,16 @@ def test_what_the_api_refuses(admin, capsys):
     assert "Deployment 3 does not wait" in capsys.readouterr().err
     assert main(["approve", "9"]) == 2
     assert main(["approve", "none"]) == 2
+
+
+@pytest.mark.parametrize("verb", ["approve", "abort"])
+def test_a_decision_whose_answer_was_lost_is_sent_again(admin, monkeypatch, verb):
+    """With the same key, so that it is made once."""
+    monkeypatch.setattr(repeating, "POLL", 0.001)
+    answers = [LOST, (200, deployment("verifying"))]
+    admin.script["POST", f"/v1/deployments/3/{verb}"] = lambda: answers.pop(0)
+    admin.script["GET", "/v1/deployments/3"] = lambda: (200, deployment("verifying", "aborted"))
+    assert main([verb, "3"]) == 0
+    keys = [headers["Idempotency-Key"] for method, _, headers, _ in admin.requests if method == "POST"]
+    assert len(keys) == 2
+    assert keys[0] == keys[1]
