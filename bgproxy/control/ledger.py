@@ -28,6 +28,16 @@ class Keeper(Protocol):
         """Write it; raises `StateError`, and then nothing on the disk has changed."""
 
 
+class Late(Protocol):
+    """What has happened while the disk took nothing: it goes along with the next change that it takes."""
+
+    def make(self, state: State) -> tuple[State, Sequence[Draft]]:
+        """The state with it, and its events."""
+
+    def put(self) -> None:
+        """What `make` has made last is on the disk."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hints:
     """What makes the next life of the controller smoother, and is written along with every change."""
@@ -41,6 +51,7 @@ class Ledger:
 
     def __init__(self, state: State, store: Keeper, events: EventLog, hints: Callable[[], Hints]) -> None:
         self.state = state
+        self.late: Late | None = None
         self._store = store
         self._events = events
         self._hints = hints
@@ -66,6 +77,9 @@ class Ledger:
             raise Unavailable(text) from None
         try:
             state, drafts = make(self.state)
+            if self.late is not None:
+                state, former = self.late.make(state)
+                drafts = [*former, *drafts]
             events = self._events.reserve(drafts)
             happened = False
             try:
@@ -81,6 +95,8 @@ class Ledger:
                 # No await beyond this point: the disk, the memory and the board change as one.
                 self.state = state
                 happened = True
+                if self.late is not None:
+                    self.late.put()
                 return put_in_force(state)
             finally:
                 self._events.settle(events if happened else ())

@@ -159,3 +159,30 @@ async def test_the_next_life_has_the_history_and_higher_ids(desk):
     assert second.messages() == ["generation 1"]
     assert second.events.emit(Draft(type="started", message="again"))["id"] > told["id"]
     second.store.close()
+
+
+async def test_what_happened_while_the_disk_was_full_goes_along_with_the_next_change(desk, monkeypatch):
+    """Before it, in the state and in the history; once, and not with one that is not written."""
+
+    class Missed:
+        done = 0
+
+        def make(self, state: State) -> tuple[State, list[Draft]]:
+            return replace(state, last_deployment=7), [] if self.done else [Draft(type="deployment", message="missed")]
+
+        def put(self) -> None:
+            self.done += 1
+
+    desk.ledger.late = missed = Missed()
+
+    async def full(_self, _state) -> None:
+        raise StateError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "write", full)
+        with pytest.raises(StateError):
+            await desk.ledger.change(bump, nothing)
+    assert missed.done == 0
+    await desk.ledger.change(bump, nothing)
+    assert (missed.done, desk.on_disk.last_deployment) == (1, 7)
+    assert desk.messages() == ["missed", "generation 1"]

@@ -439,18 +439,25 @@ class Deployments:
         moved = interrupt is not None and interrupt.moved
         live = POOLS[run.service.live] == run.record.target
         if state in (_S.DRAINING, _S.RETIRING) and interrupt is not None and (live or not moved):
-            await self._step(run, _E.SUCCEED, actor, f"it is live; what was left was called off: {why}")
+            await self._succeed(run, actor, f"it is live; what was left was called off: {why}")
         elif state in BEFORE_FLIP or (state is _S.SWITCHING and moved and live):
             aborted = interrupt is not None or isinstance(cause, NotApproved)
             await self._step(run, _E.ABORT if aborted else _E.FAIL, actor, why)
         elif state in (_S.DRAINING, _S.RETIRING) and interrupt is None:
             # The new version has proven itself: that an old pool could not be retired is no reason to go back to it.
             run.keep(Result(stage=state.value, name=said(state), ok=False, found=why))
-            await self._step(run, _E.SUCCEED, ITSELF, f"{success(run)}, but {why}")
+            await self._succeed(run, ITSELF, f"{success(run)}, but {why}")
         elif interrupt is not None and interrupt.gone:
             await self._step(run, _E.FAIL, actor, why)
         else:
             await self._back(run, actor, why, done=moved and not live)
+
+    async def _succeed(self, run: Run, actor: Actor, why: str) -> None:
+        """Unless somebody goes back before that is on the disk."""
+        try:
+            await self._step(run, _E.SUCCEED, actor, why, heeding=True)
+        except _Interrupted as interrupt:
+            await self._end(run, interrupt.actor, str(interrupt), interrupt)
 
     async def _back(self, run: Run, actor: Actor, why: str, *, done: bool) -> None:
         if run.record.state is not _S.ROLLING_BACK:
@@ -468,7 +475,13 @@ class Deployments:
                 stays = f"{POOLS[run.service.live]} stays live"
                 await self._step(run, _E.FAIL, ITSELF, f"{why}; and it could not be rolled back: {error} ({stays})")
                 return
-        await self._step(run, _E.ROLLED_BACK, actor, why)
+        try:
+            await self._step(run, _E.ROLLED_BACK, actor, why, heeding=True)
+        except _Interrupted as interrupt:
+            if POOLS[run.service.live] == run.record.target:  # somebody has gone forward meanwhile
+                await self._step(run, _E.FAIL, interrupt.actor, f"{why}; then {interrupt}")
+            else:
+                await self._step(run, _E.ROLLED_BACK, actor, why)
 
     async def _end_orphan(self, record: DeploymentRecord, why: str) -> None:
         """Nothing can be done for it any more."""

@@ -29,8 +29,10 @@ class Unwritten:
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
+        ledger.late = self
         self._clock = clock
         self._ends: dict[int, tuple[DeploymentRecord, Draft]] = {}
+        self._going: tuple[int, ...] = ()  # into the write that is under way
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -45,6 +47,20 @@ class Unwritten:
             loop = asyncio.get_running_loop()
             self._task = loop.create_task(self._write_late(), name="ends of deployments that are not written yet")
 
+    def make(self, state: State) -> tuple[State, list[Draft]]:
+        """A state with all of them, and their events; see `Late`."""
+        self._going = tuple(self._ends)
+        for record, _ in self._ends.values():
+            state = kept(state, record)
+        return state, [draft for _, draft in self._ends.values()]
+
+    def put(self) -> None:
+        """What `make` has made is on the disk."""
+        for number in self._going:
+            self._ends.pop(number, None)
+            log.info("the end of deployment %d is on the disk now", number)
+        self._going = ()
+
     async def stop(self) -> None:
         """Try once more, and give up: the next start goes on by what the disk says."""
         task, self._task = self._task, None
@@ -58,24 +74,13 @@ class Unwritten:
     async def _write_late(self) -> None:
         while self._ends:
             await self._clock.sleep(AGAIN)
-            await self._write()
+            if self._ends:  # no other change has brought them along
+                await self._write()
 
     async def _write(self) -> bool:
-        """Whether all are written now."""
-        ends = dict(self._ends)
-
-        def make(state: State) -> tuple[State, list[Draft]]:
-            for record, _ in ends.values():
-                state = kept(state, record)
-            return state, [draft for _, draft in ends.values()]
-
-        def put(_: State) -> None:
-            for number in ends:
-                self._ends.pop(number, None)
-
+        """Whether they could be written."""
         try:
-            await self._ledger.change(make, put)
+            await self._ledger.change(lambda state: (state, ()), lambda _: None)
         except BgproxyError:
             return False
-        log.info("the end of deployment %s is on the disk now", ", ".join(map(str, sorted(ends))))
         return True

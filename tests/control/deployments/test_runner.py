@@ -368,6 +368,27 @@ async def test_what_ended_on_a_full_disk_does_not_begin_again(scene, monkeypatch
     assert scene.script.begun == []
 
 
+async def test_the_next_one_brings_the_end_of_the_former_along(scene, monkeypatch):
+    """The disk takes things again: in the history the former has ended before the next one begins."""
+    scene.script.waits = {State.VERIFYING}
+    number = await scene.deploy()
+    await scene.at(number, State.VERIFYING)
+
+    async def full(_self, _state) -> None:
+        raise StateError("state.json cannot be written: No space left on device. Nothing was changed.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "write", full)
+        await scene.runner.abort(number, actor=BOB)
+        await scene.until(number, State.ABORTED)
+    again = await scene.deploy()
+    history = scene.room.controller.events.history(limit=50)
+    told = [(event["data"]["id"], event["data"]["state"]) for event in history if event["type"] == "deployment"]
+    assert told.index((number, "aborted")) < told.index((again, "queued"))
+    assert told.count((number, "aborted")) == 1
+    assert not scene.runner._unwritten.records
+
+
 async def test_of_two_that_run_by_the_disk_only_the_latest_goes_on(scene):
     """The end of the former could not be written, and then everything died."""
     scene.script.waits = {State.VERIFYING}
@@ -535,6 +556,44 @@ async def test_a_rollback_at_the_last_moment_is_not_told_as_success(scene, monke
     found = await scene.until(number, State.ROLLED_BACK)
     assert found["outcome"] == "blue was made live by bob"
     assert "succeeded" not in scene.way(number)
+
+
+async def test_a_rollback_behind_an_abort_is_not_told_as_success(scene, monkeypatch):
+    """The rest was called off, and before that was on the disk somebody went back."""
+    scene.script.waits = {State.RETIRING}
+    number = await scene.deploy()
+    await scene.at(number, State.RETIRING)
+    ledger, gate, waiting = scene.room.controller._parts.ledger, asyncio.Event(), []
+    change = ledger.change
+
+    async def later(make, put):
+        waiting.append(True)
+        await gate.wait()
+        return await change(make, put)
+
+    monkeypatch.setattr(ledger, "change", later)
+    await scene.runner.abort(number, actor=BOB)
+    await eventually_async(lambda: waiting, what="the success is to be written")
+    monkeypatch.setattr(ledger, "change", change)
+    await scene.room.controller.rollback("shop", actor=ALICE)
+    gate.set()
+    found = await scene.until(number, State.ROLLED_BACK)
+    assert found["outcome"] == "blue was made live by alice"
+    assert "succeeded" not in scene.way(number)
+
+
+async def test_a_forced_switch_behind_a_rollback_is_not_told_as_rolled_back(scene, monkeypatch):
+    """Somebody has gone forward again while the deployment went back: the new version is live."""
+    scene.script.fails = {State.BAKING: Halted("too slow")}
+    scene.script.waits = {State.ROLLING_BACK}
+    number = await scene.deploy()
+    await scene.at(number, State.ROLLING_BACK)
+    assert scene.room.everywhere() == ("blue", "blue", "blue")
+    await scene.room.controller.switch({"shop": "green"}, actor=BOB, force=True)
+    scene.runner._runs["shop"].approved.set()
+    found = await scene.until(number, State.FAILED)
+    assert found["outcome"] == "too slow; then green was made live by bob"
+    assert scene.room.everywhere() == ("green", "green", "green")
 
 
 async def test_an_abort_keeps_the_next_stage_from_being_entered(scene, monkeypatch):
