@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from shutil import get_terminal_size
 from typing import Any, Final
 
 from bgproxy.cli.client import Client, service_path, sole_service
@@ -16,7 +15,7 @@ from bgproxy.cli.repeating import post_once
 from bgproxy.cli.sinks import sink_of
 from bgproxy.cli.story import Deployment, outcome, stage_names
 from bgproxy.cli.switch import other
-from bgproxy.cli.terminal import fold
+from bgproxy.cli.terminal import show
 from bgproxy.cli.words import duration, printable
 
 _NOTES: Final = """\
@@ -78,9 +77,7 @@ def run(args: argparse.Namespace) -> int:
         service = client.get(service_path(name)).data
         # While another one runs, what would be said of this one is wrong by the time that it could begin: it is refused.
         if service["deployment"] is None:
-            for line in _plan(service, args):
-                _show(line)
-            sys.stdout.flush()
+            show(_plan(service, args))
             if not args.yes and sys.stdin.isatty():
                 refused = _refused()
                 if refused is not None:
@@ -130,11 +127,6 @@ def _plan(service: Mapping[str, Any], args: argparse.Namespace) -> list[str]:
         f"  {idle}: {', '.join(map(printable, dict.fromkeys(urls))) or 'no upstreams'}",
         f"  stages: {stage_names(stages)}",
     ]
-
-
-def _show(line: str) -> None:
-    """A line that stays; on a terminal, broken at blanks."""
-    print("\n".join(fold(line, get_terminal_size().columns)) if sys.stdout.isatty() else line)
 
 
 def _refused() -> int | None:

@@ -10,7 +10,7 @@ from bgproxy.cli.client import Client
 from bgproxy.cli.deploy import follow, waiting_option
 from bgproxy.cli.parser import Parser, api_options
 from bgproxy.cli.story import heading
-from bgproxy.cli.terminal import Paint
+from bgproxy.cli.terminal import Paint, show
 
 
 def configure(parser: Parser) -> None:
@@ -37,5 +37,5 @@ def run(args: argparse.Namespace) -> int:
     number = meant(client, args.deployment)
     if not args.json:
         told = client.get(f"/v1/deployments/{number}").data
-        print("\n".join(heading(told, Paint.of(sys.stdout))), flush=True)
+        show(heading(told, Paint.of(sys.stdout)))
     return follow(client, args, number)

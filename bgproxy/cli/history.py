@@ -12,7 +12,7 @@ from bgproxy.cli.client import Client, service_path
 from bgproxy.cli.exits import DONE
 from bgproxy.cli.parser import Parser, api_options
 from bgproxy.cli.story import outcome, story
-from bgproxy.cli.terminal import Paint
+from bgproxy.cli.terminal import Paint, show
 from bgproxy.cli.words import printable
 
 
@@ -45,7 +45,10 @@ def run(args: argparse.Namespace) -> int:
     client = Client.of(args.admin, args.cacert)
     if args.deployment is not None:
         answer = client.get(f"/v1/deployments/{args.deployment}")
-        print(answer.text if args.json else "\n".join(story(answer.data, Paint.of(sys.stdout))))
+        if args.json:
+            print(answer.text)
+        else:
+            show(story(answer.data, Paint.of(sys.stdout)))
         return DONE
     if args.deployments:
         _print_deployments(client, args)

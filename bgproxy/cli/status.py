@@ -13,7 +13,7 @@ from bgproxy.cli.client import Client, service_path
 from bgproxy.cli.exits import DONE, UnreachableError
 from bgproxy.cli.overview import page, section
 from bgproxy.cli.parser import Parser, api_options
-from bgproxy.cli.terminal import Paint, redraw
+from bgproxy.cli.terminal import Paint, redraw, show
 
 PERIOD: Final = 1.0  # seconds between two looks
 
@@ -35,7 +35,11 @@ def run(args: argparse.Namespace) -> int:
     client = Client.of(args.admin, args.cacert)
     if args.watch:
         watch(lambda: _lines(client, args))
-    print("\n".join(_lines(client, args)))
+    lines = _lines(client, args)
+    if args.json:
+        print("\n".join(lines))
+    else:
+        show(lines)
     return DONE
 
 

@@ -139,6 +139,15 @@ def fold(text: str, room: int) -> list[str]:
     return [*lines, line]
 
 
+def show(lines: Sequence[str], stream: TextIO | None = None) -> None:
+    """Print lines that stay: folded to the width of a terminal, as they are elsewhere."""
+    out = stream or sys.stdout
+    room = shutil.get_terminal_size().columns if out.isatty() else 0
+    for line in lines:
+        print("\n".join(fold(line, room)) if room else line, file=out)
+    out.flush()
+
+
 class Region:
     """Lines at the bottom of a terminal's output that are redrawn in their place."""
 

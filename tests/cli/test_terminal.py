@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from bgproxy.cli.terminal import Paint, Progress, Region, columns, cut, fold, redraw
+from bgproxy.cli.terminal import Paint, Progress, Region, columns, cut, fold, redraw, show
 
 
 class Terminal(io.StringIO):
@@ -134,3 +134,12 @@ def test_fold():
     assert fold("    ab cd ef gh", 9) == ["    ab cd", "      ef", "      gh"]
     assert fold("a" * 10 + " b", 5) == ["a" * 10, "  b"]
     assert fold(f"{Paint(on=True)('ok', 'green')} abcd", 7) == ["\x1b[32mok\x1b[0m abcd"]
+
+
+def test_show():
+    """Folded on a terminal; elsewhere each line is one, for grep."""
+    out, plain = Terminal(), io.StringIO()
+    for stream in (out, plain):
+        show(["a" * 12 + " " + "b" * 12, "c"], stream)
+    assert out.getvalue() == f"{'a' * 12}\n  {'b' * 12}\nc\n"
+    assert plain.getvalue() == f"{'a' * 12} {'b' * 12}\nc\n"
