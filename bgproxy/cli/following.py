@@ -37,7 +37,7 @@ class Follower:
         self._sleep = sleep
         self._step = 0  # the step that is shown
         self._results: list[Mapping[str, Any]] = []  # those that were shown
-        self._waited = ""  # the state for whose approval was asked
+        self._asked = -1  # the step in which an operator was asked last
 
     def skip(self, deployment: Deployment) -> None:
         """Begin after what is there already."""
@@ -108,18 +108,17 @@ class Follower:
                 self._sink.entered(following)
 
     def _ask(self, deployment: Deployment) -> None:
-        """Say who must type what, once for each time that it waits."""
-        state = deployment["state"] if deployment["waits"] else ""
-        if state and state != self._waited:
+        """Say who must type what, once for each stage that waits, also if that begins anew after a restart."""
+        if deployment["waits"] and self._asked != self._step:
+            self._asked = self._step
             number = deployment["id"]
             text = printable((deployment["progress"] or {}).get("text") or "")
-            if state != "awaiting_approval" and text:
+            if deployment["state"] != "awaiting_approval" and text:
                 self._sink.say(f"deployment {number} {text}")
             self._sink.say(
                 f"deployment {number} waits for an operator: `bgproxy approve {number}{self._suffix}` lets it go on, "
                 f"`bgproxy abort {number}{self._suffix}` ends it"
             )
-        self._waited = state
 
 
 def standing_by(deployment: Deployment) -> float | None:

@@ -94,7 +94,7 @@ def repeats(result: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> b
 
 def briefly(step: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """A step without its why, where what was found just before says as much: the last line says it once more."""
-    told = any(not result["ok"] and result["found"] and result["found"] in step["why"] for result in results)
+    told = any(result["found"] and result["found"] in step["why"] for result in results)
     return {**step, "why": ""} if told else step
 
 

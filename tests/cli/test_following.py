@@ -198,10 +198,11 @@ def test_an_api_that_refuses_is_not_asked_again(admin):
 
 
 def test_who_must_type_what(admin, capsys):
-    """Said once for each time that it waits; in the bake with the reason."""
+    """Said once for each stage that waits, through a restart; in the bake with the reason."""
     play(
         admin,
         deployment("awaiting_approval", waits=True, progress=far("waits for `bgproxy approve`")),
+        deployment("awaiting_approval"),
         deployment("awaiting_approval", waits=True, progress=far("waits for `bgproxy approve`")),
         deployment("awaiting_approval", "baking"),
         deployment("awaiting_approval", "baking", waits=True, progress=far("waits for `bgproxy approve`: only 3 came")),

@@ -135,3 +135,12 @@ def test_a_cause_that_was_just_found_is_not_given_again():
     ]
     told["steps"][-2]["why"] = "aborted by bob"
     assert story(told, PLAIN)[4].endswith("rolling back (1.0 s) [alice]: aborted by bob")
+
+
+def test_who_has_approved_is_said_once():
+    """By what the approval has found, and not by the stage that follows it again."""
+    told = deployment(
+        "awaiting_approval", "switching", results=[result("awaiting_approval", "approval", found="approved by bob")]
+    )
+    told["steps"][-1]["why"] = "approved by bob"
+    assert "approved" not in "".join(line for line in story(told, PLAIN) if "switching" in line)
