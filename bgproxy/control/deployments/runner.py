@@ -54,6 +54,8 @@ STRATEGIES: Final = ("all-at-once", "canary", "linear")
 
 _S, _E = DeploymentState, DeploymentEvent
 _ROW: Final = (_S.QUEUED, *(state for state, _ in STAGES))
+#: What was proven must still be there in these, and users not yet.
+_PROVEN: Final = frozenset({*BEFORE_FLIP, _S.SWITCHING}) - {_S.QUEUED, _S.PROVISIONING}
 
 
 class _Interrupted(Exception):  # noqa: N818 - says what it was
@@ -376,6 +378,11 @@ class Deployments:
             raise Halted("bgproxy was restarted while the provisioning ran; see what became of it, then deploy again")
         if state is _S.ROLLING_BACK:
             raise Halted(run.record.steps[-1].why)
+        urls = list(run.idle.urls)
+        if state in _PROVEN and not live and urls != run.record.memory.get("pool", urls):
+            raise _Interrupted(
+                ITSELF, f"{run.record.target} got other upstreams by the file, which nothing has proven; deploy again"
+            )
         if state in BEFORE_FLIP and live:
             raise _Interrupted(ITSELF, f"{run.record.target} was made live by other means", moved=True)
         if state is _S.SWITCHING and not live and run.settings.strategy.type != "all-at-once":
@@ -508,7 +515,9 @@ class Deployments:
         before = run.record.state
         state = DEPLOYMENT_TABLE.next(before, event)
         step = Step(state=state.value, at=self._clock.time(), by=actor.name, why=why)
-        after = replace(run.record, state=state, steps=(*run.record.steps, step))
+        proven = {"pool": list(run.idle.urls)} if state in _PROVEN else {}
+        memory = {**run.record.memory, **proven}
+        after = replace(run.record, state=state, steps=(*run.record.steps, step), memory=memory)
 
         def put(_: State) -> None:
             run.record = after

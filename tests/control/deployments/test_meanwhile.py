@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +20,7 @@ from bgproxy.config.schema import (
     Compare,
     Deployment,
     Hook,
+    Notify,
     Retire,
     Strategy,
     Verify,
@@ -433,3 +436,43 @@ async def test_several_services_do_not_switch_past_a_deployment_of_one(tmp_path)
         found = await stage.ended()
         assert (found["state"], found["outcome"]) == ("aborted", "green was made live by bob (both at once)")
         assert room.everywhere("api") == room.everywhere("shop") == ("green", "green", "green")
+
+
+# --- secrets --------------------------------------------------------------------------------------------------------------
+
+SECRET = "s3cr3t-t0ken"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/{0}?key={0}", "http://user:{0}@127.0.0.1:1/", "http://no.such.invalid/{0}"]
+)
+@pytest.mark.parametrize("where", ["provision", "verify", "retire"])
+async def test_a_secret_of_the_configuration_is_shown_nowhere(tmp_path, caplog, url, where):
+    """The URL of a webhook and the fields of a check are; neither in the answers for a viewer, nor in events, the log or the state."""
+    caplog.set_level(logging.DEBUG)
+    hook = url.format(SECRET)
+    asks = Check(name="asks", request="GET /", headers={"Authorization": f"Bearer {SECRET}"}, body=SECRET)
+    checks = (asks, *([Check(name="calls", webhook=hook, timeout=5.0)] if where == "verify" else []))
+    settings = Deployment(
+        provision=Hook(webhook=hook, timeout=5.0) if where == "provision" else None,
+        verify=Verify(checks=checks, healthy=100.0),
+        retire=Retire(after=0.0, webhook=hook, timeout=5.0) if where == "retire" else None,
+        notify=(Notify(webhook=hook, on=("started", "switched", "succeeded", "failed"), timeout=5.0),),
+    )
+    async with ControlRoom(tmp_path, deployment=settings) as room:
+        stage = Stage(room)
+        await stage.begin()
+        found = await stage.ended()
+        assert found["state"] == ("succeeded" if where == "retire" else "failed")
+        await eventually_async(lambda: not room.controller._notifier._tasks, what="everybody is told")
+        shown = [
+            found,
+            room.controller.status(),
+            room.controller.events.since(0),
+            room.controller.deployments.listing("shop"),
+        ]
+        assert SECRET not in json.dumps(shown)
+        assert "was not told of" in caplog.text
+        assert SECRET not in caplog.text
+        for file in room.state_dir.rglob("*"):
+            assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file

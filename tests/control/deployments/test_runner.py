@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from support.control_room import ALICE, ControlRoom
+from support.control_room import ALICE, ControlRoom, Upstream
 from support.waiting import eventually_async
 
 from bgproxy.config.schema import Deployment, Hook
@@ -582,15 +582,17 @@ async def test_a_rollback_behind_an_abort_is_not_told_as_success(scene, monkeypa
     assert "succeeded" not in scene.way(number)
 
 
-async def test_a_forced_switch_behind_a_rollback_is_not_told_as_rolled_back(scene, monkeypatch):
+async def test_a_forced_switch_behind_a_rollback_is_not_told_as_rolled_back(scene):
     """Somebody has gone forward again while the deployment went back: the new version is live."""
     scene.script.fails = {State.BAKING: Halted("too slow")}
     scene.script.waits = {State.ROLLING_BACK}
     number = await scene.deploy()
     await scene.at(number, State.ROLLING_BACK)
+    run = scene.runner._runs["shop"]
+    await eventually_async(lambda: run.waits, what="blue is live again")
     assert scene.room.everywhere() == ("blue", "blue", "blue")
     await scene.room.controller.switch({"shop": "green"}, actor=BOB, force=True)
-    scene.runner._runs["shop"].approved.set()
+    run.approved.set()
     found = await scene.until(number, State.FAILED)
     assert found["outcome"] == "too slow; then green was made live by bob"
     assert scene.room.everywhere() == ("green", "green", "green")
@@ -635,6 +637,26 @@ async def test_after_a_restart_a_stage_before_the_switch_begins_anew(scene, stat
     assert scene.way(number) == WHOLE_WAY
     assert scene.script.begun[0] is state
     assert scene.room.everywhere() == ("green", "green", "green")
+
+
+@pytest.mark.parametrize(
+    ("state", "end"),
+    [(State.VERIFYING, State.ABORTED), (State.AWAITING_APPROVAL, State.ABORTED), (State.SWITCHING, State.ROLLED_BACK)],
+)
+async def test_after_a_restart_with_other_upstreams_it_does_not_go_on(scene, state, end):
+    """The file has changed the pool meanwhile: what would go live is not what was proven."""
+    scene.script.waits = {state}
+    number = await scene.deploy()
+    await scene.at(number, state)
+    former = scene.room.upstreams["shop", "green"]
+    scene.room.upstreams["shop", "green"] = another = await Upstream().start()
+    scene.room.config = scene.room.made_config()
+    await scene.restart(waits=set())
+    found = await scene.until(number, end)
+    assert found["outcome"] == "green got other upstreams by the file, which nothing has proven; deploy again"
+    assert scene.room.everywhere() == ("blue", "blue", "blue")
+    assert scene.room.pool("shop", "green")["upstreams"][0]["url"] == another.url
+    await former.stop()
 
 
 async def test_after_a_restart_a_switch_that_was_not_made_is_made(scene):
