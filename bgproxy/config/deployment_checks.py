@@ -9,7 +9,7 @@ from typing import Any, Final
 from bgproxy.config import jsonpath
 from bgproxy.config.addresses import parse_upstream
 from bgproxy.config.grammar import PATH_AND_QUERY, TOKEN, path_mistake, token_mistake
-from bgproxy.config.schema import Strategy, Verify
+from bgproxy.config.schema import CHECK_TIMEOUT, Strategy, Verify
 from bgproxy.config.statuses import parse_statuses
 from bgproxy.config.units import format_duration, parse_duration, parse_percent
 from bgproxy.config.written import Path, Written
@@ -263,10 +263,12 @@ def _check_expect(written: Written, path: Path) -> None:
 def _check_times(written: Written, path: Path, limit: float) -> None:
     """What is waited for can come in time: in a check, and in the stage, which may take `limit` seconds."""
     timeout, within = _duration(written, (*path, "timeout")), _duration(written, (*path, "expect", "within"))
-    if timeout is not None and within is not None and within > timeout:
+    longest = CHECK_TIMEOUT if timeout is None else timeout
+    if within is not None and within > longest:
+        remedy = "add timeout" if written.get(*path, "timeout") is None else "raise timeout"
         written.report(
             (*path, "expect", "within"),
-            f"is longer than the check may take (timeout: {format_duration(timeout)}): raise timeout, or lower it",
+            f"is longer than the check may take (timeout: {format_duration(longest)}): {remedy}, or lower it",
         )
     for key in (("timeout",), ("load", "for")):
         seconds = _duration(written, (*path, *key))

@@ -37,6 +37,9 @@ ONLY_SERVICE = "default"
 #: Switchboard capacity (see switchboard/layout.py); a file with more is refused.
 MAX_SERVICES = 4096
 
+#: Seconds that the request of a check may take, unless it says otherwise.
+CHECK_TIMEOUT = 10.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

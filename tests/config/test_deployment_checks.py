@@ -158,6 +158,12 @@ CASES = {
         "verify.checks[0].expect.within",
         "longer than the check may take (timeout: 1s)",
     ),
+    "within beyond what a check may take": (
+        asks("expect: {within: 20s}"),
+        3,
+        "verify.checks[0].expect.within",
+        "longer than the check may take (timeout: 10s): add timeout",
+    ),
     "timeout beyond the stage's": (
         "  verify: {timeout: 1m, checks: [{name: a, run: x, timeout: 2m}]}\n",
         3,

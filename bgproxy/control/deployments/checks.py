@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from bgproxy.config import jsonpath
-from bgproxy.config.schema import Check, Expect
+from bgproxy.config.schema import CHECK_TIMEOUT, Check, Expect
 from bgproxy.config.statuses import parse_statuses
 from bgproxy.config.units import format_duration
 from bgproxy.control.deployments.caller import Answer, Caller
@@ -19,9 +19,6 @@ from bgproxy.control.registry import Upstream
 from bgproxy.model.deployment import DeploymentState, Result
 
 T = TypeVar("T")
-
-#: Seconds that a request may take, unless the check says otherwise.
-TIMEOUT: Final = 10.0
 
 #: Upstreams that are asked at a time.
 _AT_A_TIME: Final = 16
@@ -176,7 +173,7 @@ async def request_check(
 ) -> Result:
     """Ask each of `upstreams`; the result names the first that failed. `tell` is given how many have answered."""
     method, _, target = check.request.strip().partition(" ")
-    limit = check.timeout if check.timeout is not None else TIMEOUT
+    limit = check.timeout if check.timeout is not None else CHECK_TIMEOUT
     count = 0
 
     async def ask(upstream: Upstream) -> tuple[float, list[Miss]]:
