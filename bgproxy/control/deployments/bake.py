@@ -134,10 +134,12 @@ class _Judge:
         """Take a sample, and judge; raises `BakeBroken`."""
         run, rules = self._run, self._rules
         self.figures.look()
-        if not run.idle.has_one_up and run.old.has_one_up:
-            text = f"no upstream of {run.idle.name} is up, and {run.old.name} has one"
-            run.keep(Result(stage=run.record.state.value, name="upstreams", ok=False, expected="one up", found=text))
-            raise BakeBroken(text, tuple(run.idle.troubles()))
+        # Those that an operator has just put there get requests, and are not judged yet.
+        if not any(upstream.usable(live=True) for upstream in run.idle.upstreams) and run.old.has_one_up:
+            text, why = f"no upstream of {run.idle.name} is up, and {run.old.name} has one", tuple(run.idle.troubles())
+            state = run.record.state.value
+            run.keep(Result(stage=state, name="upstreams", ok=False, expected="one up", found=text, details=why))
+            raise BakeBroken(text, why)
         if rules is not None:
             latest = [self._new.latest(requests) for requests in rules.spans()]
             broken = rules.judge(self.whole, latest, self._new.hanging)

@@ -94,6 +94,19 @@ async def test_who_watches_sees_both_pools_and_what_is_left(board):
     assert run.tell.lines[50] == "bakes: green 50/s, 0% errors, p99 19.9 ms"
 
 
+async def test_a_test_that_fails_on_the_preview_ends_no_bake(board):
+    """Whoever names the pool is no live user: however many errors a tester brings about, they judge nothing."""
+    flow, preview = Flow(board, 50), Traffic(board)
+
+    def both(now: float, seconds: float) -> None:
+        flow(now, seconds)
+        preview.answered(GREEN, 10, code=500, seconds=3.0, preview=True)
+
+    run = make(board, both)
+    await bake(run)
+    assert all(result.ok for result in run.record.results)
+
+
 async def test_what_green_did_before_the_bake_is_not_judged(board):
     """Its errors while it was verified are its own."""
     Traffic(board).answered(GREEN, 500, code=500)
@@ -161,7 +174,16 @@ async def test_a_pool_that_is_down_ends_it_without_any_request(board):
     with pytest.raises(BakeBroken, match="no upstream of green is up, and blue has one") as broken:
         await bake(run)
     assert broken.value.details == ("127.0.0.1:2: connection refused",)
+    assert run.record.results[-1].details == broken.value.details
     run.old.upstreams[0].state = UpstreamState.DOWN
+    with pytest.raises(Halted, match="only 0 requests"):
+        await bake(replaced(run, Bake(for_=1.0, no_traffic="fail")))
+
+
+async def test_upstreams_that_are_new_to_the_pool_are_not_taken_for_down(board):
+    """An operator has given others to the live pool: the first check of them will tell."""
+    run = make(board)
+    run.idle.upstreams[0].state = UpstreamState.CHECKING
     with pytest.raises(Halted, match="only 0 requests"):
         await bake(replaced(run, Bake(for_=1.0, no_traffic="fail")))
 
