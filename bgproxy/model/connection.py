@@ -32,6 +32,7 @@ class ClientEvent(IntEnum):
     UPGRADED = 3
     ENDING = 4  # the last answer is complete
     LOST = 5
+    EMPTY = 6  # the bytes were an empty line, and nothing of a head
 
 
 _C, _D = ClientState, ClientEvent
@@ -44,6 +45,7 @@ CLIENT_TABLE: Final = Table(
         (_C.IDLE, _D.REQUEST): _C.BUSY,
         (_C.HEAD, _D.BYTES): _C.HEAD,
         (_C.HEAD, _D.REQUEST): _C.BUSY,
+        (_C.HEAD, _D.EMPTY): _C.IDLE,
         (_C.BUSY, _D.ANSWERED): _C.IDLE,
         (_C.BUSY, _D.UPGRADED): _C.TUNNEL,
         (_C.IDLE, _D.ENDING): _C.LINGERING,

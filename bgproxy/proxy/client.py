@@ -20,6 +20,7 @@ from bgproxy.proxy.client_state import (
     BUSY,
     BYTES,
     CLOSED,
+    EMPTY,
     HEAD,
     IDLE,
     LINGERING,
@@ -51,6 +52,7 @@ class ClientConnection(ClientState):
     running: bool = False
     empty_lines: int = 0  # that came before the request whose number is the next
     empty_before: int = -1
+    idle_until: float = 0.0  # the deadline that it had before the first byte of a head came
     counted: bool = False  # among those of its address
     # Where the last request went, and what led there: it holds for the next one with the same block.
     routed: int = -1  # the context's generation for which the next three hold
@@ -244,8 +246,11 @@ class ClientConnection(ClientState):
             size = len(data)
             data = without_empty_lines(data, self.empty_lines)
             self.empty_lines += (size - len(data)) // 2
-            if not data:
-                return  # still nothing of a request
+            if not data:  # still nothing of a request
+                if self.state == HEAD:  # the line came in two pieces, which is no other thing than in one
+                    self.step(EMPTY)
+                    self.deadline = self.idle_until
+                return
             end = data.find(b"\r\n\r\n")
             line_end = data.find(b"\r\n")
         if end == -1:
@@ -267,6 +272,7 @@ class ClientConnection(ClientState):
         if line_end > 0:
             parse_request_line(data[:line_end])
         if self.state == IDLE:
+            self.idle_until = self.deadline
             self.deadline = self.context.now + self.context.timeouts.header
         self.step(BYTES)
         self.buffer = data

@@ -27,6 +27,7 @@ ANSWERED: Final = 2
 UPGRADED: Final = 3
 ENDING: Final = 4
 LOST: Final = 5
+EMPTY: Final = 6
 
 #: Seconds for which an ended connection is still read, so that the client reads our answer and not a reset (9112 9.6).
 LINGER: Final = 2.0

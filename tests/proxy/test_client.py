@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import product
 
 import pytest
 from support.dataplane import OK, DataPlane, get, until
+from support.loopless import Plane
 
 from bgproxy.config import schema
 from bgproxy.proxy.client import ClientConnection
+from bgproxy.proxy.client_state import HEAD, IDLE, LINGERING
 
 
 async def test_a_request_is_forwarded_and_answered() -> None:
@@ -285,6 +288,58 @@ async def test_an_empty_line_is_no_request() -> None:
         await wire.response()
         wire.send(b"\r\n")
         assert await wire.ended() == b""
+
+
+async def test_an_empty_line_in_two_pieces_is_no_request() -> None:
+    """Its CR and its LF come apart: the connection is as idle as if they had come together, and for no longer."""
+    async with DataPlane(timeouts=schema.Timeouts(header=0.1, client_idle=0.4)) as plane:
+        await plane.serve(await plane.upstream(OK))
+        wire = await plane.connect()
+        wire.send(get())
+        await wire.response()
+        (client,) = plane.clients
+        deadline = client.deadline
+        wire.send(b"\r")
+        await until(lambda: client.state == HEAD)
+        assert 0.0 < client.deadline < deadline
+        wire.send(b"\n")
+        await until(lambda: client.state == IDLE)
+        assert client.deadline == deadline
+        assert await wire.ended() == b""
+
+
+@pytest.mark.parametrize(("lines", "state"), [(1, IDLE), (2, IDLE), (3, LINGERING)])
+def test_empty_lines_mean_the_same_in_any_pieces(lines: int, state: int) -> None:
+    """However they are cut, whole ones leave a connection as idle as it was; one too many is refused, once it is whole."""
+    text = b"\r\n" * lines
+    plane = Plane()
+    for ends in product((False, True), repeat=len(text) - 1):
+        plane.begin(lambda *_: pytest.fail("nobody asked for anything"), 0)
+        wire = plane.client()
+        client = wire.protocol
+        deadline = client.deadline
+        plane.context.now += 1.0
+        start = 0
+        for end in (*(place for place, is_end in enumerate(ends, 1) if is_end), len(text)):
+            assert client.state == (HEAD if start % 2 else IDLE), ends
+            client.data_received(text[start:end])
+            start = end
+        assert client.state == state, ends
+        assert (client.deadline == deadline) == (state == IDLE)
+        assert wire.got.startswith(b"HTTP/1.1 400 ") == (state == LINGERING)
+
+
+async def test_a_cr_alone_is_the_beginning_of_a_head() -> None:
+    """It has the time of one, and with something else behind it, it is none."""
+    async with DataPlane(timeouts=schema.Timeouts(header=0.1)) as plane:
+        await plane.serve(await plane.upstream(OK))
+        wire = await plane.connect()
+        wire.send(b"\r")
+        assert (await wire.response()).status == 408
+        wire = await plane.connect()
+        wire.send(b"\r")
+        wire.send(get())
+        assert (await wire.response()).status == 400
 
 
 async def test_options_of_a_url_without_a_path_is_for_the_server() -> None:
