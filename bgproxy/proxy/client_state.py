@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +34,10 @@ EMPTY: Final = 6
 #: Seconds for which an ended connection is still read, so that the client reads our answer and not a reset (9112 9.6).
 LINGER: Final = 2.0
 
+#: struct linger of socket(7): on, for no time at all; and off.
+_RESET: Final = struct.pack("ii", 1, 0)
+_NO_RESET: Final = struct.pack("ii", 0, 0)
+
 # Why reading is paused; it goes on when no reason is left.
 WAITS: Final = 1  # for a connection to the upstream, or with too much sent ahead
 SERVER_FULL: Final = 2  # the upstream does not take the body as fast as it comes
@@ -44,6 +50,7 @@ class ClientState(RequestHeads):
 
     tunnel: Tunnel | None = None
     closed_because: str = ""  # for the log: why it ended
+    resets: bool = False  # it ends with a reset
     # The body of its request, while one comes.
     body_left: int = 0
     chunks: ChunkedBody | None = None
@@ -117,6 +124,19 @@ class ClientState(RequestHeads):
         if self.transport is not None and not self.transport.is_closing():
             self.deadline = self.context.give_up
             self.transport.close()
+
+    def end_by_reset(self, yes: bool) -> None:
+        """Whether the connection, however it ends from now on, ends with a reset: where its end would be the end of the answer.
+
+        By the socket, so that it holds when this process is killed, too.
+        """
+        self.resets = yes
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if sock is not None:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET if yes else _NO_RESET)
+            except OSError:
+                return  # it is gone already
 
     def is_ending(self) -> bool:
         """Whether it was closed by us, and what was written is still on its way."""

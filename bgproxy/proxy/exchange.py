@@ -325,7 +325,10 @@ class Exchange:
         client = self.client
         client.closed_because = reason
         self.finish()
-        client.close()
+        if client.resets:
+            client.abort()  # over TLS, an end in order would say that this was all
+        else:
+            client.close()
 
     def broken_off(self, reason: str) -> None:
         """The upstream does not go on in the middle of its answer: its failure, and counted as one, whatever its head has said."""

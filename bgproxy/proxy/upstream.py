@@ -418,6 +418,8 @@ class UpstreamConnection:
         if self.exchange is exchange:
             if self.chunks is not None:
                 exchange.streams(response)
+            if not fields.minor and (self.until_close or self.chunks is not None):
+                client.end_by_reset(True)
             if not self.paused:
                 self.deadline = context.now + context.timeouts.stream_idle
 
@@ -499,6 +501,8 @@ class UpstreamConnection:
         self.deadline = 0.0
         if self.rechunk:
             client.write(LAST_CHUNK)
+        if not self.client_keep and client.resets:
+            client.end_by_reset(False)
         # `keep` is asked once more: a worker that began to stop, or a client that half-closed, ends with its answer.
         keep = self.client_keep and request_done
         if self.state == ANSWERING:

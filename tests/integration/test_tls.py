@@ -98,6 +98,30 @@ def test_a_large_body_goes_through_both_ways(authority, site, backend, tmp_path)
         assert (answer.status, answer.body) == (200, body)
 
 
+@pytest.mark.parametrize("secure", [True, False])
+def test_an_answer_cut_short_does_not_end_in_order_for_a_client_of_http_1_0(
+    authority, site, backend, tmp_path, *, secure
+):
+    """A close_notify, or a FIN, would tell it that this was all; a whole answer has one."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"
+    backend.script("/cut", head, close=True)
+    backend.script("/whole", head, b"4\r\nhalf\r\n0\r\n\r\n")
+    listen = [listener(*site)] if secure else ["127.0.0.1:0"]
+    with Proxy(tmp_path / "proxy", blue=[backend.url], listen=listen) as proxy:
+        for target, whole in (("/cut", False), ("/whole", True)):
+            with socket.create_connection(proxy.address, timeout=10) as sock, contextlib.ExitStack() as stack:
+                if secure:
+                    context = authority.client_context()
+                    sock = context.wrap_socket(sock, server_hostname="shop.test", suppress_ragged_eofs=False)  # noqa: PLW2901
+                    stack.enter_context(sock)
+                sock.sendall(f"GET {target} HTTP/1.0\r\nHost: shop.test\r\n\r\n".encode())
+                got = b""
+                with contextlib.nullcontext() if whole else pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+                    while data := sock.recv(4096):
+                        got += data
+                assert got.endswith(b"halfhalf" if whole else b"half")
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2])
 def test_old_versions_are_refused(authority, site, backend, tmp_path, version):
     """Below `min_version` there is no handshake; it is counted."""

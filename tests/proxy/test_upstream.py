@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.dataplane import OK, DataPlane, get, read_head, until
+from support.dataplane import OK, DataPlane, get, read_head, reset, until
 
 from bgproxy.config import schema
 from bgproxy.model import connection
@@ -152,6 +152,72 @@ async def test_a_broken_body_is_cut_short_for_the_client(head: bytes, sent: tupl
         assert len(plane.failures) == 1
         assert plane.blue.in_flight == [0, 0, 0]
         assert (plane.blue.codes[code_cell(502)], sum(plane.blue.codes)) == (1, 1)
+
+
+UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", [UNTIL_CLOSE, CHUNKED])
+@pytest.mark.parametrize("how", ["broken", "drained", "killed"])
+async def test_an_answer_cut_short_is_no_whole_one_for_a_client_of_http_1_0(head: bytes, how: str) -> None:
+    """Nothing but the connection's end tells it where the answer ends: so that end is a reset, however it comes about."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(head + (b"4\r\nhalf\r\n" if head == CHUNKED else b"half"))
+        await go_on.wait()
+        reset(writer)
+
+    go_on = asyncio.Event()
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(script), drain=schema.Drain(requests=0.05, streams=0.05))
+        wire = await plane.connect()
+        wire.send(get(version="HTTP/1.0"))
+        assert (await wire.head()).status == 200
+        assert await wire.reader.readexactly(4) == b"half"
+        if how == "broken":
+            go_on.set()
+        elif how == "drained":
+            plane.switch(1)
+        else:  # nothing of ours has a say in it, as where the process is gone
+            plane.clients[0].transport.abort()
+        with pytest.raises(ConnectionResetError):
+            await wire.ended()
+        go_on.set()
+
+
+@pytest.mark.parametrize(
+    ("head", "sent"), [(UNTIL_CLOSE, (b"half", b"half")), (CHUNKED, (b"4\r\nhalf\r\n", b"4\r\nhalf\r\n0\r\n\r\n"))]
+)
+async def test_a_whole_answer_ends_in_order_for_a_client_of_http_1_0(head: bytes, sent: tuple[bytes, ...]) -> None:
+    """No reset behind it, also where it came in pieces and was not read at once."""
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(once(head, *sent)))
+        wire = await plane.connect()
+        wire.send(get(version="HTTP/1.0"))
+        assert (await wire.head()).status == 200
+        assert await wire.ended() == b"halfhalf"
+        assert plane.failures == []
+
+
+async def test_a_length_tells_a_client_of_http_1_0_as_much() -> None:
+    """Where it has the answer's length, what it got so far may arrive in order."""
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(once(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", b"half")))
+        wire = await plane.connect()
+        wire.send(get(version="HTTP/1.0"))
+        assert (await wire.head()).status == 200
+        assert await wire.ended() == b"half"
+
+
+async def test_rubbish_at_the_beginning_of_a_body_is_a_502_that_arrives() -> None:
+    """Nothing of the answer has been sent: the client of HTTP/1.0 gets an error, and no reset."""
+    async with DataPlane() as plane:
+        await plane.serve(await plane.upstream(CHUNKED + b"rubbish\r\n"))
+        wire = await plane.connect()
+        wire.send(get(version="HTTP/1.0"))
+        assert (await wire.response()).status == 502
+        assert await wire.ended() == b""
 
 
 async def test_surplus_bytes_end_the_upstream_connection() -> None:
