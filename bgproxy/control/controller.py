@@ -36,7 +36,7 @@ from bgproxy.control.editing import Editor
 from bgproxy.control.events import Draft, EventLog
 from bgproxy.control.ledger import Hints, Ledger
 from bgproxy.control.links import Links, WorkerState
-from bgproxy.control.merging import log_file_wins, merge, with_slots
+from bgproxy.control.merging import log_file_wins, merge, shared, with_slots
 from bgproxy.control.places import check_not_admin, checked, preview_urls
 from bgproxy.control.publishing import Publisher
 from bgproxy.control.registry import Registry, Service
@@ -159,6 +159,8 @@ class Controller:
             self._restore(merged, fresh)
         log_file_wins(drafts)
         self._warn_of_empty()
+        for line in shared(ledger.state, self.config.services):
+            log.error("%s: a switch does not move what it gets; set the upstreams of one pool", line)
         parts = self._parts = self._make_parts(Ledger(ledger.state, self._store, self.events, self._hints))
         await self.certificates.start()
         await self._watch.start()

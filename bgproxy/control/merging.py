@@ -94,6 +94,28 @@ def check_live_pools(config: Config, before: State, after: State) -> None:
         raise Refused("The configuration takes the upstreams of a live pool away; switch first.", details)
 
 
+def shared(state: State, services: Iterable[str]) -> list[str]:
+    """A line for each of these services that has an upstream in both pools: the file is that of one, the other had it at run time."""
+    lines = []
+    for name in services:
+        blue, green = (pool.upstreams for pool in state.services[name].pools)
+        others = {base_id_of(url) for url in green}
+        lines += [f"{name}: {url} is in blue and in green" for url in blue if base_id_of(url) in others]
+    return lines
+
+
+def check_apart(config: Config, before: State, after: State) -> None:
+    """Raise `Refused` where the file gives a pool an upstream that the other one has got at run time: a switch would move nothing."""
+    known = set(shared(before, (name for name in config.services if name in before.services)))
+    details = [line for line in shared(after, config.services) if line not in known]
+    if details:
+        raise Refused(
+            "The configuration gives a pool what the other one has at run time (by a deployment, or `pool set`); "
+            "blue and green need servers of their own.",
+            details,
+        )
+
+
 def with_slots(state: State, slots: Mapping[str, int]) -> State:
     """The state with these slots for services that had none."""
     services = {name: replace(record, slot=slots.get(name, record.slot)) for name, record in state.services.items()}

@@ -18,7 +18,7 @@ from bgproxy.control.draining import Drains
 from bgproxy.control.events import Draft, EventLog
 from bgproxy.control.ledger import Ledger
 from bgproxy.control.links import Links
-from bgproxy.control.merging import check_live_pools, log_file_wins, merge, pools_of, take_over, with_slots
+from bgproxy.control.merging import check_apart, check_live_pools, log_file_wins, merge, pools_of, take_over, with_slots
 from bgproxy.control.publishing import Publisher
 from bgproxy.control.registry import Registry, Service
 from bgproxy.control.state import ServiceRecord, State
@@ -208,6 +208,7 @@ class Reloader:
             def make(state: State) -> tuple[State, Sequence[Draft]]:
                 new, drafts = merge(config, state, difference.changed)
                 check_live_pools(config, state, new)
+                check_apart(config, state, new)
                 won.extend(drafts)
                 told = Draft(
                     type="reloaded",

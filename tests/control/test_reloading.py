@@ -276,6 +276,26 @@ async def test_a_reload_cannot_take_every_upstream_from_the_live_pool(room, file
     assert room.pool("shop", "green")["upstreams"] == []
 
 
+async def test_a_reload_cannot_give_a_pool_what_the_other_has_at_run_time(room, file, another, caplog):
+    """A deployment has put it there, and the file does not know: a switch would move nothing. A start can only say so."""
+    await room.controller.set_pool("shop", "green", version=None, upstreams=[another.url], actor=ALICE)
+    await room.until("shop", "green", healthy=True)
+    await room.told()
+    shop = room.config.services["shop"]
+    blue = replace(shop.pools.blue, upstreams=(another.url,))
+    file(with_service(room.config, "shop", replace(shop, pools=replace(shop.pools, blue=blue))))
+    before = picture(room)
+    with pytest.raises(Refused, match="blue and green need servers of their own") as caught:
+        await room.controller.reload(actor=ALICE)
+    assert caught.value.details == [f"shop: {another.url} is in blue and in green"]
+    assert picture(room) == before
+    room.config = with_service(room.config, "shop", replace(shop, pools=replace(shop.pools, blue=blue)))
+    await room.restart()
+    assert f"shop: {another.url} is in blue and in green: a switch does not move what it gets" in caplog.text
+    file(room.config)
+    await room.controller.reload(actor=ALICE)  # what is so already is no reason to refuse anything else
+
+
 async def test_more_upstreams_than_there_is_room_for_are_refused(room, file, another, monkeypatch):
     """Before anything is changed."""
     before = picture(room)
