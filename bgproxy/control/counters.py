@@ -19,6 +19,7 @@ from bgproxy.switchboard import layout
 from bgproxy.switchboard.board import Switchboard
 
 _CLASSES: Final = len(CLASS_NAMES)
+_PREVIEWS: Final = layout.PREVIEW_BUCKETS + layout.BUCKET_COUNT - layout.PREVIEWED
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,9 @@ class PoolCounts:
     streams_failed: int = 0  # of those, the ones that no upstream could be reached for
     mirrored: int = 0  # requests that were given to the controller to be repeated
     mirror_dropped: int = 0  # sampled ones that were not
+    previewed: int = 0  # of all these requests, those that named their pool
+    previewed_failed: int = 0  # with 5xx
+    preview_buckets: tuple[int, ...] = (0,) * layout.BUCKET_COUNT
 
     @property
     def requests(self) -> int:
@@ -73,7 +77,11 @@ class Counters:
     def pool(self, service: str, pool: str) -> PoolCounts:
         """All counters of a pool; raises `NotFound` for a service that there is none of."""
         slot, index = self._slot_of(service), index_of(pool)
-        sums = self._sums(layout.pool_base(slot, index), layout.POOL_CELLS)
+        base = layout.pool_base(slot, index)
+        # Before that of which they are a part, since a worker stores them behind it: never more of them than there are in all.
+        previews = self._sums(base + layout.PREVIEWED, _PREVIEWS)
+        sums = self._sums(base, layout.POOL_CELLS)
+        sums[layout.PREVIEWED : layout.PREVIEWED + _PREVIEWS] = previews
         baseline = self._baselines.get(slot * 2 + index)
         if baseline is not None:
             sums = [value - before for value, before in zip(sums, baseline, strict=True)]
@@ -90,6 +98,9 @@ class Counters:
             streams_failed=sums[layout.STREAMS_FAILED],
             mirrored=sums[layout.MIRRORED],
             mirror_dropped=sums[layout.MIRROR_DROPPED],
+            previewed=sums[layout.PREVIEWED],
+            previewed_failed=sums[layout.PREVIEWED_FAILED],
+            preview_buckets=tuple(sums[layout.PREVIEW_BUCKETS : layout.PREVIEW_BUCKETS + layout.BUCKET_COUNT]),
         )
 
     def program(self) -> ProgramCounts:

@@ -35,6 +35,7 @@ class Memory:
         self.key = 0
         if service.balance == SOURCE_HASH or service.source_sessions:
             self.key = hash_of(address.encode()) or 1
+        self.marks = self.key != 0 or self.preview != _NO_PREVIEW  # an exchange has to know of it
         rules = service.sessions
         self.pin: Pin | None = None
         if rules is not None and fields.cookies:

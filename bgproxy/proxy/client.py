@@ -342,13 +342,18 @@ class ClientConnection(ClientState):
             extra += choice.extra
         if upstream is None:
             detail = f"no upstream of {service.name}/{pool.name} is up"
+            if memory.preview >= 0:
+                pool.count_preview(503)
             reject(self, rest, 503, "destination_unavailable", detail, pool)
             return
         if service.expose_pool:
             extra += b"X-BGProxy-Pool: " + pool.name.encode() + b"\r\n"
         exchange = self.exchange = Exchange(self, service, pool, self.head(), now)
-        if memory.key:
+        if memory.marks:
             exchange.key = memory.key
+            if memory.preview >= 0:
+                exchange.preview = True
+                exchange.plain = False
         if extra:
             exchange.extra = extra
             exchange.plain = False

@@ -49,6 +49,7 @@ class Exchange:
     kept_size: int = 0
     status: int = 0
     timed: bool = True  # how long it takes is how long it was waited for: not of tunnels, nor of streams of events
+    preview: bool = False  # it has named its pool
     extra: bytes = b""  # lines to add to the answer's head: Set-Cookie, X-BGProxy-Pool
     hsts: bytes = b""  # the listener's line, for an answer that has none of the upstream's
     tried: list[Upstream] | None = None
@@ -69,7 +70,7 @@ class Exchange:
         self.started = now
         self.kind: int = REQUESTS
         self.request_done = True
-        self.plain = True  # no body comes, and an answer needs nothing added for it
+        self.plain = True  # no body comes, an answer needs nothing added for it, and it counts as most do
         self.pending: list[bytes] | None = None  # of the body, while there is no connection to send it on
         self.body_in = 0  # bytes
         self.bytes_out = 0
@@ -260,10 +261,12 @@ class Exchange:
             self._become(STREAMS)
             if is_event_stream(response):
                 self.timed = False
+                self.plain = False
 
     def upgraded(self) -> None:
         """It is a tunnel from here on."""
         self.timed = False
+        self.plain = False
         self._become(WEBSOCKETS)
 
     def _become(self, kind: int) -> None:
@@ -297,15 +300,28 @@ class Exchange:
         now = time.monotonic()
         context.now = now
         took = now - self.started
-        if kind == REQUESTS or self.timed:
+        if self.plain:
             pool.buckets[bisect_left(BUCKET_BOUNDS, took)] += 1
             pool.duration_us += took * 1e6
+        else:
+            self._count(took)
         cell = CODE_CELLS.get(self.status, -1)
         pool.codes[cell if cell >= 0 else code_cell(self.status)] += 1
         pool.bytes_in += self.bytes_in
         pool.bytes_out += self.bytes_out
         if context.access_log is not None:
             context.access_log.write(self, took)
+
+    def _count(self, took: float) -> None:
+        """Count what is not plain: it may have no latency, and may say nothing of live users."""
+        pool = self.pool
+        bucket = -1
+        if self.timed:
+            bucket = bisect_left(BUCKET_BOUNDS, took)
+            pool.buckets[bucket] += 1
+            pool.duration_us += took * 1e6
+        if self.preview:
+            pool.count_preview(self.status, bucket)
 
     def fail(self, status: int, error: str, detail: str, public: str = "") -> None:
         """Answer with an error of our own; nothing of an answer has been sent. See `refusals.refuse`."""

@@ -75,8 +75,28 @@ def _authority(url: str) -> bytes:
     return b"localhost" if url.startswith("unix:") else rest.encode()
 
 
+class Previews:
+    """Of the requests of a pool, the count of those that have named it; it goes on where the cells stand."""
+
+    def __init__(self, cells: memoryview, base: int) -> None:
+        self.requests: int = cells[base + layout.PREVIEWED]
+        self.failed: int = cells[base + layout.PREVIEWED_FAILED]
+        self.buckets = [cells[base + layout.PREVIEW_BUCKETS + index] for index in range(layout.BUCKET_COUNT)]
+
+    def flush(self, cells: memoryview, base: int) -> None:
+        """Store it in the cells."""
+        cells[base + layout.PREVIEWED] = self.requests
+        cells[base + layout.PREVIEWED_FAILED] = self.failed
+        for index, count in enumerate(self.buckets):
+            if count:
+                cells[base + layout.PREVIEW_BUCKETS + index] = count
+
+
 class Pool:
     """One of the two pools of a service, in this worker."""
+
+    #: None until there is one. (Not set with the rest: with more than 30 attributes, an interpreted access to each costs more.)
+    previews: Previews | None = None
 
     def __init__(self, service: Service, index: int) -> None:
         self.service = service
@@ -164,6 +184,8 @@ class Pool:
         cells[base + layout.SESSIONS] = 0
         self.buckets = [cells[base + layout.BUCKETS + index] for index in range(layout.BUCKET_COUNT)]
         self.codes = [cells[base + layout.CODES + index] for index in range(len(layout.CODE_LIST))]
+        if cells[base + layout.PREVIEWED]:
+            self.previews = Previews(cells, base)
 
     def enter(self, kind: int) -> None:
         """Count one more in flight, at once, where a drain can see it."""
@@ -203,6 +225,19 @@ class Pool:
         self.codes[layout.code_cell(status)] += 1
         self.dirty = True
 
+    def count_preview(self, status: int, bucket: int = -1) -> None:
+        """Of the requests that are counted, this one says nothing of live users: it has named its pool. -1: it has no latency."""
+        cells = self.cells
+        if self.previews is None and cells is not None:
+            self.previews = Previews(cells, self.base)
+        previews = self.previews
+        if previews is not None:
+            previews.requests += 1
+            if status >= 500:
+                previews.failed += 1
+            if bucket >= 0:
+                previews.buckets[bucket] += 1
+
     def count_mirrored(self, copied: int, dropped: int) -> None:
         """Count sampled requests, in their cells: those that were given to the controller, and those that were not."""
         cells = self.cells
@@ -230,6 +265,9 @@ class Pool:
         for index, count in enumerate(self.codes):
             if count:
                 cells[base + layout.CODES + index] = count
+        if self.previews is not None:
+            # Behind the rest, of which they are a part: whoever reads them before it never finds more of them.
+            self.previews.flush(cells, base)
         for upstream in self.upstreams:
             at = layout.upstream_base(upstream.slot)
             cells[at + layout.UP_IN_FLIGHT] = upstream.in_flight

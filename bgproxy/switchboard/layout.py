@@ -69,7 +69,12 @@ CODE_LIST: Final = (
     *(500, 501, 502, 503, 504, 505, 507, 508, 511),
 )
 CODE_CELLS: Final = {code: index for index, code in enumerate(CODE_LIST)}
-POOL_CELLS: Final = 120
+
+#: Of the requests above, those that named their pool (previews): how many, how many of them with 5xx, and their histogram.
+PREVIEWED: Final = 120
+PREVIEWED_FAILED: Final = 121
+PREVIEW_BUCKETS: Final = 122
+POOL_CELLS: Final = 168
 
 # --- an upstream's cells --------------------------------------------------------------------------------------------
 UP_IN_FLIGHT: Final = 0  # gauge

@@ -14,9 +14,18 @@ from bgproxy.proxy import dial
 from bgproxy.proxy.context import Context
 from bgproxy.proxy.deadlines import expire
 from bgproxy.proxy.dial import open_connection
-from bgproxy.proxy.runtime import Upstream
+from bgproxy.proxy.runtime import Pool, Upstream
 from bgproxy.proxy.upstream import UpstreamConnection
-from bgproxy.switchboard.layout import TIMEOUT_BODY, TIMEOUT_WRITE, code_cell
+from bgproxy.switchboard.layout import (
+    BUCKET_COUNT,
+    PREVIEW_BUCKETS,
+    PREVIEWED,
+    PREVIEWED_FAILED,
+    TIMEOUT_BODY,
+    TIMEOUT_WRITE,
+    code_cell,
+    pool_base,
+)
 
 
 def dead_port() -> int:
@@ -225,6 +234,43 @@ async def test_an_unbounded_answer_is_a_stream() -> None:
         await wire.ended()
         assert plane.blue.cut == [0, 1, 0]
         assert plane.blue.in_flight == [0, 0, 0]
+
+
+async def test_requests_that_name_their_pool_are_counted_apart() -> None:
+    """With all others, for the metrics, and once more: a bake judges by live traffic. By header, by cookie, whatever came of them."""
+    stream = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 1\r\n\r\nx"
+    for response, failed, timed in (
+        (OK, 0, 3),
+        (b"HTTP/1.1 500 Bad\r\nContent-Length: 0\r\n\r\n", 3, 3),
+        (stream, 0, 3),
+    ):
+        async with DataPlane() as plane:
+            spec = await plane.serve(await plane.upstream(response), preview=schema.Preview(allow="any"))
+            wire = await plane.connect()
+            cookie = ("Cookie: a=b; bgproxy_pool=live",)
+            for lines in ((), ("X-BGProxy-Pool: blue",), (), cookie, ("X-BGProxy-Pool: nonsense",)):
+                wire.send(get("/", *lines))
+                await wire.response()
+            wire.send(get("/", "X-BGProxy-Pool: blue", "Content-Length: 2", method="POST") + b"ok")
+            await wire.response()
+            previews = plane.blue.previews
+            assert (sum(plane.blue.codes), sum(plane.blue.buckets)) == (6, 6)
+            assert (previews.requests, previews.failed, sum(previews.buckets)) == (3, failed, timed)
+            wire.send(get("/", "X-BGProxy-Pool: green"))
+            assert (await wire.response()).status == 503
+            assert (plane.green.previews.requests, plane.green.previews.failed) == (1, 1)
+            assert sum(plane.green.previews.buckets) == 0
+            plane.context.flush()
+            cells = plane.context.cells
+            base = pool_base(0, 0)
+            assert (cells[base + PREVIEWED], cells[base + PREVIEWED_FAILED]) == (3, failed)
+            assert sum(cells[base + PREVIEW_BUCKETS : base + PREVIEW_BUCKETS + BUCKET_COUNT]) == timed
+            # A successor in this worker's place goes on from there.
+            again = Pool(plane.context.services[spec.name], 0)
+            again.adopt(cells)
+            again.cells = cells
+            again.count_preview(200, 3)
+            assert (again.previews.requests, again.previews.failed) == (4, failed)
 
 
 @pytest.mark.parametrize(

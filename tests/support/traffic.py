@@ -30,11 +30,15 @@ class Traffic:
         area[layout.pool_base(self.slot, pool) + cell] = value
         area.release()
 
-    def answered(self, pool: int, count: int, *, code: int = 200, seconds: float = 0.02) -> None:
-        """So many requests came to their end."""
+    def answered(self, pool: int, count: int, *, code: int = 200, seconds: float = 0.02, preview: bool = False) -> None:
+        """So many requests came to their end; `preview`: they had named their pool."""
         if count:
             self.count(pool, layout.CODES + layout.code_cell(code), count)
             self.count(pool, layout.BUCKETS + layout.bucket_of(seconds), count)
+        if preview:
+            self.count(pool, layout.PREVIEWED, count)
+            self.count(pool, layout.PREVIEW_BUCKETS + layout.bucket_of(seconds), count)
+            self.count(pool, layout.PREVIEWED_FAILED, count if code >= 500 else 0)
 
 
 class TrafficClock(FakeClock):

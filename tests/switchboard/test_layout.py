@@ -23,6 +23,8 @@ POOL_SPANS = [
     *((cell, cell + 1, f"single {cell}") for cell in (layout.RETRIES, layout.SESSIONS, layout.UNSAFE)),
     (layout.BUCKETS, layout.BUCKETS + layout.BUCKET_COUNT, "buckets"),
     (layout.CODES, layout.CODES + len(layout.CODE_LIST), "codes"),
+    *((cell, cell + 1, f"single {cell}") for cell in (layout.PREVIEWED, layout.PREVIEWED_FAILED)),
+    (layout.PREVIEW_BUCKETS, layout.PREVIEW_BUCKETS + layout.BUCKET_COUNT, "buckets of previews"),
 ]
 
 

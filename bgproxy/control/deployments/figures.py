@@ -41,13 +41,21 @@ class Sample:
     errors: int  # answered with 5xx; tcp: no upstream could be reached
     buckets: array[int]  # of the latencies, not cumulative
     in_flight: tuple[int, ...] = (0,) * len(CLASS_NAMES)
+    previews: int = 0  # that were answered besides: they are no live traffic, but were in flight
+
+    @property
+    def ended(self) -> int:
+        """All that is in flight no more."""
+        return self.requests + self.previews
 
 
 def sample(counts: PoolCounts, at: float, in_flight: tuple[int, ...] = (0, 0, 0), *, tcp: bool = False) -> Sample:
-    """The part of a pool's counters that is judged."""
-    errors = sum(count for code, count in counts.codes.items() if code >= _ERRORS)
-    requests, errors = (counts.streams, counts.streams_failed) if tcp else (counts.requests, errors)
-    return Sample(at, requests, errors, array("q", counts.buckets), in_flight)
+    """The part of a pool's counters that is judged: live traffic, without the requests that named the pool themselves."""
+    if tcp:
+        return Sample(at, counts.streams, counts.streams_failed, array("q", counts.buckets), in_flight)
+    errors = sum(count for code, count in counts.codes.items() if code >= _ERRORS) - counts.previewed_failed
+    buckets = array("q", (all_ - own for all_, own in zip(counts.buckets, counts.preview_buckets, strict=True)))
+    return Sample(at, counts.requests - counts.previewed, errors, buckets, in_flight, counts.previewed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +196,7 @@ class Ring:
         then = samples[at]
         others = max(sum(sample.in_flight) - sample.in_flight[REQUESTS] for sample in samples[at:])
         begun = others - (sum(then.in_flight) - then.in_flight[REQUESTS])
-        left = then.in_flight[REQUESTS] - (now.requests - then.requests) - begun
+        left = then.in_flight[REQUESTS] - (now.ended - then.ended) - begun
         return max(min(left, now.in_flight[REQUESTS]), 0)
 
 

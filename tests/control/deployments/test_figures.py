@@ -62,6 +62,26 @@ def test_client_errors_are_no_errors_of_the_pool(board):
     assert (figures.pools[GREEN].whole().requests, figures.pools[GREEN].whole().errors) == (25, 0)
 
 
+def test_requests_that_have_named_the_pool_are_no_live_traffic(board):
+    """Neither their errors nor their latencies count, and one that has ended does not hang."""
+    figures, clock, traffic = figures_of(board)
+    traffic.set(GREEN, layout.IN_FLIGHT, 5)
+    figures.look()
+    traffic.answered(GREEN, 90, seconds=0.012)
+    traffic.answered(GREEN, 10, code=503, seconds=0.4)
+    traffic.answered(GREEN, 30, code=500, seconds=7.0, preview=True)
+    clock.at += 2
+    figures.look()
+    window = figures.pools[GREEN].whole()
+    assert (window.requests, window.errors, window.timed, window.slower(5.0)) == (100, 10, 100, 0)
+    figures, clock, traffic = figures_of(board)
+    figures.look()
+    traffic.answered(GREEN, 5, preview=True)
+    clock.at += 2
+    figures.look()
+    assert figures.pools[GREEN].hanging(1.0) == 0
+
+
 def test_of_a_tcp_service_connections_count(board):
     """Failed are those that no upstream was reached for."""
     figures, _, traffic = figures_of(board, tcp=True)
