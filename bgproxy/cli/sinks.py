@@ -12,7 +12,11 @@ from bgproxy.cli.story import Deployment, bar, between, figure_lines, passed, re
 from bgproxy.cli.terminal import Paint, Region, fold
 from bgproxy.cli.words import duration, printable
 
-EVERY: Final = 10.0  # seconds between two lines of progress that are not redrawn
+#: Seconds between two lines of progress that are not redrawn: at first, how much more each time, and at the most, so that half an hour
+#: of standing by is no page of them, and no CI takes the job for dead.
+EVERY: Final = 10.0
+_LONGER: Final = 1.5
+SELDOM: Final = 60.0
 _AWAY: Final = "the admin API is away; the deployment goes on, trying again"
 _AGAIN: Final = "begins anew, since bgproxy was restarted"
 
@@ -80,12 +84,13 @@ class Lines:
         self._now = now
         self._paint = Paint(on=False)
         self._next = 0.0
+        self._every = EVERY
         self._last = ""
 
     def entered(self, step: Mapping[str, Any]) -> None:
         """A line."""
         self.say(said(step["state"]) + (f": {printable(step['why'])}" if step["why"] else ""))
-        self._next, self._last = 0.0, ""
+        self._next, self._every, self._last = 0.0, EVERY, ""
 
     def found(self, result: Mapping[str, Any]) -> None:
         """A line, and more if it failed."""
@@ -100,7 +105,7 @@ class Lines:
         self.say(f"{said(step['state'])} {_AGAIN}")
 
     def progress(self, deployment: Deployment) -> None:
-        """A line, if there is news, not more often than every `EVERY` seconds."""
+        """A line, if there is news, not more often than every `EVERY` seconds, and less often as the stage goes on."""
         progress = deployment["progress"] or {}
         text = printable(progress.get("text") or "")
         now = self._now()
@@ -109,7 +114,8 @@ class Lines:
         asked = deployment["waits"]  # whoever is waited for was told so
         if not text or asked or now < self._next or text == self._last:
             return
-        self._next, self._last = now + EVERY, text
+        self._every = min(self._every * _LONGER, SELDOM)
+        self._next, self._last = now + self._every, text
         share = progress.get("share")
         self.say(f"  {text}" + ("" if share is None else f" ({share * 100:.0f}%)"))
 
