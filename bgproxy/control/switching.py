@@ -277,7 +277,7 @@ class Switcher:
 
     @staticmethod
     def _check_deployments(changes: Mapping[Service, int], order: _Order) -> None:
-        """A deployment that is under way is not switched past: it is aborted, or rolled back (which always goes)."""
+        """A deployment that is under way is not switched past: it is aborted, or rolled back (see `rollback`)."""
         for service in changes:
             number = service.deployment
             if number is None or order.force or order.kind == "rolled_back" or order.actor == deployer(number):

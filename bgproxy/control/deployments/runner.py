@@ -9,7 +9,11 @@ Every transition is on the disk, with its event, before the stage that it leads 
     baking, draining, retiring             the stage begins anew; the bake with the figures from before the switch
     rolling_back                           is completed
 
-What an operator does by hand goes first: a rollback, or a forced switch, ends a deployment that was under way.
+Not with a pool that the file has given other upstreams meanwhile: nothing has proven those. Nor does a reload leave a deployment
+running that it does this to.
+
+What an operator does by hand goes first: a rollback, or a forced switch, ends a deployment that was under way. An end is told by
+where the traffic is when it is written.
 """
 
 from __future__ import annotations
