@@ -22,7 +22,7 @@ from bgproxy.admin import problems
 from bgproxy.admin.app import AdminServer
 from bgproxy.admin.audit import Record
 from bgproxy.control.controller import Actor, Controller
-from bgproxy.errors import BgproxyError
+from bgproxy.errors import BgproxyError, Busy
 from bgproxy.process.tether import Tether
 from bgproxy.switchboard.wiring import ControllerBirth
 
@@ -31,6 +31,10 @@ REFUSED: Final = 2
 
 #: Seconds that each of the API and the control plane may take to stop.
 STOP_WITHIN: Final = 10.0
+
+#: Seconds between two tries of a reload that comes while something else changes, and until it is given up.
+BUSY_AGAIN: Final = 0.5
+FREE_WITHIN: Final = 30.0
 
 #: Seconds until events are followed again, after there were too many of them.
 FOLLOW_AGAIN: Final = 0.1
@@ -100,7 +104,7 @@ class ControllerProcess:
             self._hangup.clear()
             record = Record("reload", time.monotonic(), who="SIGHUP", role="admin", address="local")
             try:
-                await self._controller.reload(actor=Actor("SIGHUP", "local"))
+                await self._reload_when_free()
             except asyncio.CancelledError:  # a stop; what has begun may still be put in force
                 record.write("interrupted", 0)
                 raise
@@ -111,6 +115,24 @@ class ControllerProcess:
                 record.write(problem.slug, problem.kind.status, problem.detail)
             else:
                 record.write("done", 200)
+
+    async def _reload_when_free(self) -> None:
+        """Reload once the reload, or the other change, that is under way has ended: a signal has nobody who would repeat it.
+
+        Raises:
+            BgproxyError: the reload was refused; `Busy` when there was no end for `FREE_WITHIN` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + FREE_WITHIN
+        while True:
+            try:
+                await self._controller.reload(actor=Actor("SIGHUP", "local"))
+            except Busy:
+                if loop.time() >= until:
+                    raise
+                await asyncio.sleep(BUSY_AGAIN)
+            else:
+                return
 
     async def _tell_of_reloads(self) -> None:
         """Give the supervisor each new configuration for the next controller, whoever asked for the reload."""

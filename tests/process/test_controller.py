@@ -21,6 +21,7 @@ from support.waiting import eventually, eventually_async
 
 from bgproxy.config.schema import Admin, Config, Pool, Pools, Service, Token
 from bgproxy.control.events import Draft, EventLog
+from bgproxy.errors import Busy
 from bgproxy.process.children import fork, how_it_ended
 from bgproxy.process.controller import ControllerProcess
 from bgproxy.process.leash import Leash
@@ -273,3 +274,53 @@ async def test_a_reload_that_a_stop_interrupts_is_in_the_audit_log(caplog):
     assert [(record.fields["who"], record.fields["outcome"]) for record in caplog.records] == [
         ("SIGHUP", "interrupted")
     ]
+
+
+async def test_a_hangup_during_another_reload_is_one_more_reload_after_it(monkeypatch, caplog):
+    """Nobody would repeat a signal: it is taken as soon as the API's reload, or a switch, has ended. So are all that come meanwhile."""
+    monkeypatch.setattr("bgproxy.process.controller.BUSY_AGAIN", 0.01)
+    caplog.set_level(logging.INFO, logger="bgproxy.audit")
+    busy, tries, taken = asyncio.Event(), asyncio.Event(), []
+
+    async def reload(*, actor: Any) -> None:
+        if not busy.is_set():
+            tries.set()
+            raise Busy("A reload is under way already.")
+        taken.append(actor.name)
+
+    stopped = Stopped(reload)
+    task = asyncio.create_task(stopped.process._reload_at_hangups())
+    stopped.process._hangup.set()
+    await asyncio.wait_for(tries.wait(), 10)
+    assert not taken
+    stopped.process._hangup.set()
+    busy.set()
+    await eventually_async(lambda: len(caplog.records) == 2)
+    assert taken == ["SIGHUP", "SIGHUP"]
+    assert {record.fields["outcome"] for record in caplog.records} == {"done"}
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_hangup_that_finds_no_end_of_other_changes_is_refused(monkeypatch, caplog):
+    """After a while, with the reason in the log; the next one is taken."""
+    monkeypatch.setattr("bgproxy.process.controller.BUSY_AGAIN", 0.01)
+    monkeypatch.setattr("bgproxy.process.controller.FREE_WITHIN", 0.05)
+    answers: list[Exception | None] = []
+
+    async def reload(*, actor: Any) -> None:
+        answers.append(None if len(caplog.records) > 1 else Busy(f"{actor.name} is one too many"))
+        if answers[-1] is not None:
+            raise answers[-1]
+
+    caplog.set_level(logging.INFO, logger="bgproxy.audit")
+    stopped = Stopped(reload)
+    task = asyncio.create_task(stopped.process._reload_at_hangups())
+    stopped.process._hangup.set()
+    await eventually_async(lambda: [record.name for record in caplog.records].count("bgproxy.audit") == 1)
+    assert len(answers) > 1
+    assert "reload refused: SIGHUP is one too many" in caplog.text
+    stopped.process._hangup.set()
+    await eventually_async(lambda: answers[-1] is None)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
