@@ -58,10 +58,11 @@ METHODS: Final = {
 #: Never appended to: what a fresh `RequestFields` has for lists.
 _NONE: Final[list[bytes]] = []
 _NOWHERE: Final[list[int]] = []
+_NOTHING: Final[list[tuple[int, int, bytes]]] = []
 
 
 class RequestFields:
-    """What one header block says, and what of it is forwarded. Not changed any more once it is made."""
+    """What one header block says, and what of it is forwarded. Once it is made, nothing of that is changed any more."""
 
     chunked: bool = False
     upgrade: bytes = b""  # the Upgrade value where Connection nominates it; b"" otherwise
@@ -85,6 +86,8 @@ class RequestFields:
         self.lines = _NONE  # of the block, as they came
         self.kept = _NONE  # those that go on; empty where all do
         self.places = _NOWHERE  # where in `kept` a line stands that is forwarded unread; -1 for every other line
+        # Of the lines that are forwarded unread, those that differed before: index and place, name and colon.
+        self.varying = _NOTHING
 
     def forwards(self, head: bytes, lines: list[bytes]) -> bytes:
         """What is forwarded of another head's block, if all that was decided about this one holds for it too.
@@ -93,25 +96,33 @@ class RequestFields:
         fields that are forwarded unread: these values alone are judged. b"": it needs a judgement of its own.
         """
         known = self.lines
-        places = self.places
         # A request line and an empty line more; behind the CRLF of that one stands nothing, as behind a block's last.
-        if len(lines) != len(known) + 2 or len(places) != len(known) - 1 or lines[-1] or lines[-2]:
+        if len(lines) != len(known) + 2 or len(self.places) != len(known) - 1 or lines[-1]:
             return b""
-        kept = self.kept
-        if kept:
-            kept = kept[:]
-        for index, place in enumerate(places):
-            line = lines[index + 1]
-            before = known[index]
-            if line == before:
-                continue
-            if place < 0 or not line.startswith(before.partition(b":")[0] + b":"):
+        rest = lines[1:-1]
+        kept = self.kept[:]
+        for index, place, name in self.varying:
+            line = rest[index]
+            if not line.startswith(name) or line.translate(LINE_TABLE) != line:
                 return b""
-            if line.translate(LINE_TABLE) != line:
-                return b""
+            rest[index] = known[index]
             if kept:
                 kept[place] = line
+        if rest != known:
+            return self.forwards(head, lines) if self._vary(rest) else b""
         return b"\r\n".join(kept) if kept else head[len(lines[0]) + 2 : -2]
+
+    def _vary(self, rest: list[bytes]) -> bool:
+        """Whether the lines that differ here may; each is judged by itself from now on, and the others compared all at once."""
+        varying = self.varying[:]
+        for index, before in enumerate(self.lines):
+            if rest[index] == before:
+                continue
+            if index == len(self.places) or self.places[index] < 0:
+                return False
+            varying.append((index, self.places[index], before.partition(b":")[0] + b":"))
+        self.varying = varying
+        return True
 
 
 def parse_request_line(line: bytes) -> tuple[bytes, bytes, int]:

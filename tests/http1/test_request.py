@@ -503,6 +503,38 @@ def test_what_only_we_say_is_not_forwarded(name):
     assert fields.forwards(block, block.split(b"\r\n")) == b"Host: a\r\nX-A: 3\r\nX-B: 4\r\n"
 
 
+@pytest.mark.parametrize("edited", [b"", b"Connection: keep-alive"])
+def test_lines_that_vary_vary_again_and_no_others_may(edited):
+    """Whatever varied in the blocks before, the next goes on as if it were the first, or is left to be judged."""
+
+    def block(accept: bytes, page: bytes, trace: bytes, host: bytes = b"a") -> bytes:
+        lines = [b"Host: " + host, b"Accept: " + accept, b"Page: " + page, edited, b"Trace: " + trace]
+        return b"".join(line + b"\r\n" for line in lines if line)
+
+    fields = parse_request_fields(block(b"*/*", b"1", b"x"), 1, NameTable(frozenset()), 100)
+    for values in [
+        (b"*/*", b"2", b"x"),
+        (b"*/*", b"3", b"y"),
+        (b"*/*", b"1", b"x"),
+        (b"html", b"2", b"z"),
+        (b"*/*", b"", b""),
+    ]:
+        head = b"GET / HTTP/1.1\r\n" + block(*values) + b"\r\n"
+        fresh = parse_request_fields(block(*values), 1, NameTable(frozenset()), 100)
+        assert fields.forwards(head, head.split(b"\r\n")) == fresh.forwarded
+    assert len(fields.varying) == 3
+    others = [
+        *(block(b"*/*", b"2", bad) for bad in (b"a\rb", b"a\nb", b"a\0b")),
+        block(b"*/*", b"2", b"x", host=b"b"),
+        block(b"*/*", b"2", b"x").replace(b"Page:", b"Pagf:"),
+        block(b"*/*", b"2", b"x").replace(b"Page:", b"Page :"),
+        block(b"*/*", b"2", b"x") + b"X: y\r\n",
+    ]
+    for other in others:
+        head = b"GET / HTTP/1.1\r\n" + other + b"\r\n"
+        assert fields.forwards(head, head.split(b"\r\n")) == b""
+
+
 @pytest.mark.parametrize(
     ("lines", "minor", "close"),
     [
