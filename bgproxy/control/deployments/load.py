@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from bgproxy.config.schema import Check, Load
+from bgproxy.config.schema import Check, Load, MiB
 from bgproxy.config.units import format_duration, format_percent, format_rate
 from bgproxy.control.deployments.caller import request_bytes, way_to
 from bgproxy.control.deployments.loadgen import Spec
@@ -27,6 +27,9 @@ MORE: Final = 30.0
 
 #: Seconds that the generator's own schedule may be late (99th percentile) before its figures say more of this machine than of the pool.
 LATE: Final = 0.05
+
+#: Bytes of a line that the generator says: figures of every upstream are in it.
+_LINE: Final = 16 * MiB
 
 #: The end of what the generator has to complain about; bytes.
 _COMPLAINT: Final = 4096
@@ -73,6 +76,7 @@ async def _generate(run: Run, check: Check, load: Load, spec: Spec) -> dict[str,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=_environment(),
+            limit=_LINE,
             start_new_session=True,  # a Ctrl-C in the terminal is for bgproxy, which ends it
         )
     except OSError as error:
@@ -148,9 +152,12 @@ def judge(check: Check, load: Load, report: dict[str, Any], seconds: float) -> R
     late = report["late_p99"]
     figures = f"p99 {milliseconds(report['p99'])}, {failed} of {requests} failed, {report['rate']:.1f}/s"
     found = "; ".join(misses) or figures
-    # What was refused, or answered with 5xx, was so whoever was late.
-    only_slow = 100 * (failed - report["errors"].get("timed out", 0)) / requests <= load.errors
-    if misses and only_slow and late > min(LATE, (load.p99 or LATE) / 2):
+    # Late in asking, it is as late in reading what came. What was refused, hung, or was answered with 5xx, was so whoever was late.
+    ours = late > min(LATE, (load.p99 or LATE) / 2)
+    hung = report["errors"].get("timed out", 0) if report["late_max"] < REQUEST / 2 else 0
+    others = failed - report["errors"].get("timed out", 0) + hung
+    quick = load.p99 is None or report["p99"] - 2 * late <= load.p99
+    if misses and ours and quick and 100 * others / requests <= load.errors:
         found = (
             f"this machine could not keep up with {format_rate(load.rate)}: the load generator was itself "
             f"{milliseconds(late)} behind (p99), so this says nothing of the pool; lower the rate, or give it more CPU ({found})"

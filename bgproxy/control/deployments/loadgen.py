@@ -38,6 +38,10 @@ EVERY: Final = 0.5
 #: Seconds between two looks at what is due, at the least: less than the loop's timers know would be spent waiting awake.
 TICK: Final = 0.001
 
+#: Of a request's time, what must be left when a connection is free for it. With less it is given up: behind a pool that hangs, all that
+#: waits is about to be too late, and one connection would be opened for each.
+_WORTH: Final = 0.1
+
 #: Requests that are begun at a time, at the most, before others have their turn.
 _BATCH: Final = 200
 
@@ -204,8 +208,9 @@ class Load:
     async def _one(self, lane: _Lane, wire: Wire | None, due: float) -> Wire | None:
         """Ask once; the connection, if it can be used again."""
         left = due + self._spec.timeout - self._now()
-        if left <= 0:  # nobody waits so long for a connection
+        if left < _WORTH * self._spec.timeout:  # nobody waits so long for a connection
             self._failed(lane, due, "timed out", "no connection was free in time")
+            await asyncio.sleep(0)  # there may be a great many of them
             return wire
         self._sent += 1
         fresh: Wire | None = None

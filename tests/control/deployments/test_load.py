@@ -157,6 +157,20 @@ def test_a_generator_that_was_late_does_not_blame_the_pool():
     refused = late | {"errors": {"refused": 500}, "samples": {"refused": "a:1: connection refused"}}
     assert judge(check, check.load, refused, 5.0).found.startswith("50% failed (500 of 1000: 500 refused")
     assert judge(check, check.load, late | {"p99": 0.09}, 5.0).ok
+    # Nor is a pool excused that hangs, or is slower than that could have made it.
+    hung = late | {"p99": 10.0, "errors": {"timed out": 500}, "samples": {"timed out": "a:1: timed out after 10s"}}
+    assert judge(check, check.load, hung, 5.0).found.startswith("50% failed (500 of 1000: 500 timed out")
+    assert judge(check, check.load, hung | {"late_p99": 5.0, "late_max": 6.0}, 5.0).found.startswith("this machine")
+    assert judge(check, check.load, late | {"p99": 0.8}, 5.0).found == "p99 800ms"
+
+
+async def test_a_great_many_upstreams():
+    """Their figures make long lines."""
+    with Backend("green") as backend:
+        run = make_run(*(f"http://127.0.{number // 250}.{number % 250 + 1}:{backend.port}" for number in range(1000)))
+        result = await checked(run, check_of(rate=1000.0, for_=1.0))
+    assert result.details[0].startswith("1000 requests, 1000 sent, 1 answered")
+    assert "999 refused" in result.found
 
 
 def test_who_of_several_is_the_slow_one():

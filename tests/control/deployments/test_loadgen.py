@@ -137,8 +137,20 @@ async def test_connections_are_bounded_and_waiting_counts():
         report = await Load(spec(server.way, connections=3, timeout=0.2)).run()
     assert server.most <= 3
     assert report["errors"] == {"timed out": 60}
-    assert report["p50"] >= 0.2
+    assert report["p50"] >= 0.18
     assert report["samples"]["timed out"] == f"{server.way.id}: timed out after 0.2s"
+
+
+async def test_a_pool_that_hangs_takes_few_connections():
+    """Thousands of requests that wait: all are counted, on time, and no connection is opened for one that would be too late."""
+    async with Server() as server:
+        server.stalled = (0.0, 60.0)
+        report = await Load(spec(server.way, rate=5000.0, seconds=0.6, timeout=0.3)).run()
+    assert report["errors"] == {"timed out": 3000}
+    assert server.most <= 8
+    assert server.connections <= 8 * 40  # as often as a tenth of the time-out passes, or a little more
+    assert 0.25 < report["p50"] < 0.6
+    assert report["late_p99"] < 0.1
 
 
 @pytest.mark.parametrize(
