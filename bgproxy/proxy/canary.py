@@ -1,8 +1,8 @@
 """On which side of a canary a client is: the same one in all workers, and for as long as the share does not fall below it.
 
-A client has a number from 0 to 99, a hash of who it is and of when the service last switched; those whose number is below the
+A client has a number from 0 to 99, a hash of who it is, of the service and of when that last switched; those whose number is below the
 share (per cent) go to the pool that is not live. So a share that grows takes clients along and sends none back, and each
-deployment begins with others. Who a client is says its session, where sessions are pinned; else a cookie that it is given (as
+deployment begins with others, and each service. Who a client is says its session, where sessions are pinned; else a cookie that it is given (as
 Traefik and the ingresses of Kubernetes do it), or its address, by `strategy.sticky`.
 """
 
@@ -31,16 +31,16 @@ def cookie_of(service: str) -> bytes:
     return (COOKIE if service == ONLY_SERVICE else f"{COOKIE}_{service}").encode()
 
 
-def number_of(who: bytes, switched_at: float) -> int:
-    """The number of a client, 0 to 99; `switched_at` is the service's, from the switchboard."""
-    return hash_of(who + b"@%d" % int(switched_at * 1e6)) % 100
+def number_of(who: bytes, service: Service, switched_at: float) -> int:
+    """The number of a client, 0 to 99; `switched_at` is the service's, from the switchboard: that of others may be the same."""
+    return hash_of(b"%b@%d@%b" % (who, int(switched_at * 1e6), service.canary_cookie)) % 100
 
 
 def canary_of(service: Service, routing: int, address: str, switched_at: float) -> Pool:
     """The pool of a connection in mode tcp: it has no cookie, so its address decides, or, without `source`, chance."""
     other = service.pools[1 - (routing & 1)]
     who = address.encode() if service.canary_by_address else os.urandom(_ID)
-    taken = bool(other.ready) and number_of(who, switched_at) < routing >> 1
+    taken = bool(other.ready) and number_of(who, service, switched_at) < routing >> 1
     return other if taken else service.pools[routing & 1]
 
 
@@ -56,7 +56,7 @@ def side(service: Service, share: int, client: ClientConnection, address: str) -
     """The side of a client without a pinned session; `address` is its own, behind trusted proxies."""
     switched_at = client.context.board.switched_at(service.slot)
     if service.canary_by_address:
-        return Side(number_of(address.encode(), switched_at) < share)
+        return Side(number_of(address.encode(), service, switched_at) < share)
     name = service.canary_cookie
     cookies = client.fields.cookies
     who = cookie_value(cookies, name) if name in cookies else b""
@@ -65,4 +65,4 @@ def side(service: Service, share: int, client: ClientConnection, address: str) -
         who = os.urandom(_ID // 2).hex().encode()
         secure = b"; Secure\r\n" if client.listener.secure else b"\r\n"
         extra = b"Set-Cookie: %b=%b; Max-Age=%d; Path=/; HttpOnly; SameSite=Lax" % (name, who, _MAX_AGE) + secure
-    return Side(number_of(who, switched_at) < share, extra)
+    return Side(number_of(who, service, switched_at) < share, extra)

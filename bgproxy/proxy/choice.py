@@ -162,4 +162,4 @@ def _by_session(
 
 
 def _is_canary(service: Service, pin: Pin, share: int, client: ClientConnection) -> bool:
-    return number_of(pin.session, client.context.board.switched_at(service.slot)) < share
+    return number_of(pin.session, service, client.context.board.switched_at(service.slot)) < share

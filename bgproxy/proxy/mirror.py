@@ -165,23 +165,21 @@ class Capture:
         self.mirror = mirror
         self.exchange: Exchange | None = exchange
         self.since = exchange.started
-        self.request: list[bytes] = []
-        self.request_size = 0
+        # Not lists of what came: a body that comes byte by byte would take forty times its size.
+        self.request = bytearray()
         self.status = 0
         self.head = b""
         self.framed = False  # the answer comes in chunks
-        self.answer: list[bytes] = []
-        self.answer_size = 0
+        self.answer = bytearray()
 
     def sent(self, data: bytes) -> None:
         """More of the request's body, framed as it goes on."""
         if self.exchange is None:
             return
-        self.request_size += len(data)
-        if self.request_size > self.mirror.body_bytes:
+        if len(self.request) + len(data) > self.mirror.body_bytes:
             self.give_up()
         else:
-            self.request.append(data)
+            self.request += data
 
     def answered(self, response: ResponseHead, *, framed: bool) -> None:
         """The answer's head has come; nothing of its body has been given here yet."""
@@ -200,11 +198,10 @@ class Capture:
         """More of the answer's body."""
         if self.exchange is None:
             return
-        self.answer_size += len(data)
-        if self.answer_size > self.mirror.body_bytes:
+        if len(self.answer) + len(data) > self.mirror.body_bytes:
             self.tell(complete=False)
         else:
-            self.answer.append(data)
+            self.answer += data
 
     def ended(self) -> None:
         """The answer is complete."""
@@ -221,10 +218,10 @@ class Capture:
             return
         mirror = self.mirror
         try:
-            body = b"".join(self.request)
+            body = bytes(self.request)
             if exchange.fields.chunked:
                 body = data_of(body, context.request_names)
-            answer = b"".join(self.answer) if complete else b""
+            answer = bytes(self.answer) if complete else b""
             if complete and self.framed:
                 answer = data_of(answer, context.response_names)
         except ProtocolError:  # it cannot be: they were judged as they came
@@ -262,8 +259,8 @@ class Capture:
         if exchange is not None:
             self.exchange = None
             exchange.capture = None
-        self.request = []
-        self.answer = []
+        self.request = bytearray()
+        self.answer = bytearray()
         self.mirror.captures.discard(self)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 from support.routing import client, fields, make_service
 
 from bgproxy.config.schema import ONLY_SERVICE, Sessions
+from bgproxy.proxy.balance import Ring, hash_of
 from bgproxy.proxy.canary import COOKIE, canary_of, cookie_of, number_of, side
 from bgproxy.proxy.choice import Memory, choose
 
@@ -50,9 +52,47 @@ def test_a_client_stays_on_its_side():
 
 def test_the_next_deployment_has_other_canaries():
     """The number of a client follows from when the service last switched, too."""
-    numbers = {number_of(b"0123456789abcdef", moment) for moment in (1.0, 2.0, 3.0, 4.0, 5.0)}
+    service = make_service()
+    numbers = {number_of(b"0123456789abcdef", service, moment) for moment in (1.0, 2.0, 3.0, 4.0, 5.0)}
     assert len(numbers) > 1
     assert all(0 <= number < 100 for number in numbers)
+
+
+ADDRESSES = [f"10.{high}.{low}.7".encode() for high in range(100) for low in range(100)]
+
+
+def chi_square(counts, cells):
+    """How far counts are from being even, over so many cells."""
+    expected = sum(counts.values()) / cells
+    return sum((counts[cell] - expected) ** 2 / expected for cell in range(cells))
+
+
+def test_every_number_is_as_likely():
+    """10,000 addresses in a row over 100 numbers: chi-square, 99 degrees of freedom, of which one in a million is above 182."""
+    service = make_service()
+    numbers = Counter(number_of(address, service, 5.0) for address in ADDRESSES)
+    assert chi_square(numbers, 100) < 182
+
+
+@pytest.mark.parametrize("what", ["services", "deployments", "upstreams"])
+def test_who_is_a_canary_says_nothing_else(what):
+    """Not of another service (switched in the same instant), of the next deployment, or of the upstream that a hash of the address picks.
+
+    10 by 10 cells with two numbers each, 81 degrees of freedom: one in a million is above 157.
+    """
+    one, other = make_service(), make_service(name="api")
+    ring = Ring([f"10.9.9.{number}:80" for number in range(10)])
+
+    def second(address: bytes) -> int:
+        if what == "upstreams":
+            return ring.order(hash_of(address))[0]
+        return number_of(address, *((other, 5.0) if what == "services" else (one, 6.0))) // 10
+
+    pairs = Counter((number_of(address, one, 5.0) // 10, second(address)) for address in ADDRESSES)
+    rows = Counter(row for row, _ in pairs.elements())
+    columns = Counter(column for _, column in pairs.elements())  # a ring is only about even
+    expected = {(row, column): rows[row] * columns[column] / len(ADDRESSES) for row in rows for column in columns}
+    assert sum((pairs[cell] - mean) ** 2 / mean for cell, mean in expected.items()) < 157
 
 
 @pytest.mark.parametrize("value", [b"", b"short", b"0123456789abcdeX", b"0123456789abcdef0"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.builds import interpreted_only
 from support.dataplane import OK, DataPlane, get, read_head, reset, until
 
-from bgproxy.config.schema import Preview
+from bgproxy.config.schema import MiB, Preview
 from bgproxy.model.snapshot import MirrorSpec
 from bgproxy.proxy import mirror
 from bgproxy.proxy.peers import Networks
@@ -369,6 +372,25 @@ async def test_previews_are_not_noted(tapped: Tapped) -> None:
     assert tapped.tap.most(5) == ()
     await tapped.plane.ask(get("/user"))
     assert tapped.tap.most(5) == (("/user", 1),)
+
+
+@interpreted_only
+async def test_a_body_in_small_pieces_takes_no_more_than_its_size(tapped: Tapped) -> None:
+    """Neither a request nor an answer that comes byte by byte."""
+    await tapped.serve(body_bytes=MiB, methods=("POST",))
+    exchange: Any = SimpleNamespace(started=0.0, capture=None)
+    capture = mirror.Capture(tapped.tap.mirror, exchange)
+    tracemalloc.start()
+    try:
+        for number in range(MiB // 8):
+            piece = bytes([number % 256, 1])  # as it comes from a socket: an object of its own
+            capture.sent(piece)
+            capture.came(piece)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(capture.request) == len(capture.answer) == MiB // 4
+    assert held < MiB
 
 
 async def test_memory_is_bounded_by_credits(tapped: Tapped) -> None:
