@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import statistics
+from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
@@ -69,9 +70,13 @@ class Settling:
 
 
 async def recent(run: Run, limit: int) -> list[tuple[str, int]]:
-    """The targets of GETs that the live pool has seen of late, and how often, the most first; empty if nothing is known."""
+    """The targets of GETs that the live pool has seen of late, and how often, the most first; empty if nothing is known.
+
+    One with a query that was seen once is left out: it may be a link of one user's, which is good for one time.
+    """
     found = await run.hands.links.recent(run.service.name, limit)
-    return sorted(found, key=lambda pair: -pair[1])[:limit]
+    found = [(target, count) for target, count in found if count > 1 or "?" not in target]
+    return sorted(found, key=lambda pair: -pair[1])
 
 
 async def warm(run: Run) -> None:
@@ -139,7 +144,8 @@ class _Replay:
         )
         self._settling = Settling(min(max(WINDOW, len(targets) * len(upstreams)), _WIDEST))
         self._began = run.clock.now()
-        self._latencies: list[float] = []
+        self._first: list[float] = []  # latencies of the first window, and of the last
+        self._last: deque[float] = deque(maxlen=WINDOW)
         self.made = 0
         self.failed = 0
         self.sample = ""
@@ -158,24 +164,26 @@ class _Replay:
 
     def _took(self, target: str, upstream: Upstream, answer: Answer) -> None:
         self.made += 1
-        self._latencies.append(answer.seconds)
+        if len(self._first) < WINDOW:
+            self._first.append(answer.seconds)
+        self._last.append(answer.seconds)
         if answer.status and answer.status < 500:
             self._settling.add(answer.seconds)
         else:
             self.failed += 1
             why = answer.reason or f"status {answer.status}"
             self.sample = self.sample or f"GET {target} of {upstream.id}: {why}"
-        window = self._latencies[-WINDOW:]
+        median = statistics.median(self._last)
         self._run.show(
-            f"{self.made} of at most {self._settings.requests} GETs, median {milliseconds(statistics.median(window))} of late",
+            f"{self.made} of at most {self._settings.requests} GETs, median {milliseconds(median)} of late",
             share=self.made / self._settings.requests,
             requests=self.made,
             failed=self.failed,
-            median=statistics.median(window),
+            median=median,
         )
 
     def result(self, what: str) -> Result:
-        first, last = (statistics.median(part) for part in (self._latencies[:WINDOW], self._latencies[-WINDOW:]))
+        first, last = (statistics.median(part) for part in (self._first, self._last))
         ended = "latency has settled" if self._settling.settled else "the number was reached"
         found = f"{self.made} GETs of {what}; median {milliseconds(first)} at first, {milliseconds(last)} at the end; {ended}"
         if self.failed:

@@ -46,6 +46,17 @@ def results(run):
     return {result.name: result for result in run.record.results}
 
 
+async def test_what_one_user_asked_for_once_is_not_repeated():
+    """A link that confirms an address, or ends a subscription, may be good for one time; and nobody's cookies or credentials are sent."""
+    links = Links([("/shop?page=2", 2), ("/plain", 1), ("/confirm?token=secret", 1)])
+    with Backend("green") as backend:
+        run = run_of(backend.url, links=links, requests=6, concurrency=1)
+        await warm(run)
+        assert {request.target for request in backend.requests} == {"/shop?page=2", "/plain"}
+        assert {name for request in backend.requests for name, _ in request.headers} == {"Host", "User-Agent", "Accept"}
+    assert "secret" not in str(run.record.results)
+
+
 async def test_what_was_seen_most_is_asked_first_of_all_upstreams():
     """In turns: every upstream gets every path, as often as the others."""
     links = Links([("/rare", 1), ("/often?x=1", 50)])
