@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from support.backends import Backend
+from support.certificates import Authority
 from support.deployments import FakeLinks, make_hands, make_run
+from support.tls_upstreams import TlsBackend, server_context
 from support.waiting import eventually_async, handed_over
 
 from bgproxy.config.schema import Compare, Deployment, Ignore
@@ -18,7 +20,7 @@ from bgproxy.control.deployments import compare as module
 from bgproxy.control.deployments.compare import compare
 from bgproxy.control.deployments.stage import Halted
 from bgproxy.model.deployment import DeploymentState
-from bgproxy.model.snapshot import MirrorSpec
+from bgproxy.model.snapshot import MirrorSpec, TlsSpec
 from bgproxy.switchboard.messages import MirrorCredit, Mirrored
 
 HEAD = b"GET / HTTP/1.1\r\nHost: shop.test\r\nCookie: a=b\r\nVia: 1.1 x\r\nX-Request-ID: 7-1\r\n\r\n"
@@ -99,7 +101,7 @@ class Links(FakeLinks):
 class Stage:
     """A comparison under way."""
 
-    def __init__(self, *urls: str, **settings: Any) -> None:
+    def __init__(self, *urls: str, tls: TlsSpec | None = None, **settings: Any) -> None:
         self.clock = Clock()
         self.links = Links()
         self.published: list[MirrorSpec | None] = []
@@ -118,6 +120,7 @@ class Stage:
             state=DeploymentState.COMPARING,
             clock=self.clock,
             hands=hands,
+            tls=tls,
         )
         self.task: asyncio.Task[None] = None  # type: ignore[assignment] # until `begin`
 
@@ -450,6 +453,22 @@ async def test_a_pace_is_kept(green, monkeypatch):
     await eventually_async(lambda: stage.figures()["compared"] == 4)
     assert stage.credits() == 0
     await stage.end()
+
+
+async def test_a_pool_behind_tls(tmp_path):
+    """It is asked as live traffic would ask it: over TLS, with its certificate verified; what is wrong with that is a mismatch."""
+    authority = Authority()
+    context = server_context(authority.issue(tmp_path, "app.test"))
+    with TlsBackend("green", context, "app.test") as green:
+        green.on("/json", lambda _, request: request.answer('{"a":1.0}', "200 OK", "Content-Type: application/json"))
+        for name, found in (("", "0 of 2 answers differ"), ("other.test", "host name does not match")):
+            trusted = TlsSpec(authorities=authority.root.pem(), server_name=name)
+            stage = Stage(green.url, tls=trusted, mismatches=100.0)
+            await stage.begin()
+            await stage.mirror(2)
+            await stage.end()
+            assert found in str(stage.result())
+        assert green.requests[0].header("Host") == "shop.test"
 
 
 async def test_nothing_is_added_but_the_mark(green):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import subprocess
 import sys
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.waiting import eventually, eventually_async, handed_over
 
 from bgproxy.control.deployments.loadgen import Histogram, Load, Spec
@@ -221,6 +224,20 @@ def test_quantiles_are_known_to_one_per_cent():
     histogram.add(0.0)
     assert histogram.quantile(0.0) <= 10e-6
     assert Histogram().quantile(0.5) == 0.0
+
+
+@given(
+    times=st.lists(st.floats(1e-5, 100.0), min_size=1, max_size=300),
+    share=st.one_of(st.sampled_from([0.5, 0.9, 0.99, 0.999, 1.0]), st.floats(0.001, 1.0)),
+)
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+def test_a_quantile_is_that_of_the_sorted_times(times, share):
+    """By nearest rank (the smallest time that so large a share was not above), never below it, and 1% above at the most."""
+    histogram = Histogram()
+    for each in times:
+        histogram.add(each)
+    exact = sorted(times)[math.ceil(share * len(times)) - 1]
+    assert exact * (1 - 1e-9) <= histogram.quantile(share) <= exact * 1.01 * (1 + 1e-9)
 
 
 def test_the_specification_survives_the_pipe():
