@@ -187,5 +187,5 @@ def test_the_command_line_speaks_tls(start_proxy: Callable[..., Proxy], blue: Ba
     assert "its certificate is not trusted" in done.stderr
     assert "--cacert FILE" in done.stderr
     done = bgproxy("status", "--admin", url, "--cacert", ca)
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert "set BGPROXY_TOKEN" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -138,6 +139,22 @@ Reply = tuple[int, Any]
 LOST: Reply = (0, None)
 
 
+class _Quiet:
+    """A client that has gone away is no news: what the standard library says of it would stand in a test's own output."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[misc]
+
+
+class _Server(_Quiet, ThreadingHTTPServer):
+    pass
+
+
+class _UnixServer(_Quiet, ThreadingUnixStreamServer):
+    pass
+
+
 class FakeAdmin:
     """Answers from `services`, `events` and `script`; `requests` has what came: method, path, headers, body."""
 
@@ -150,10 +167,10 @@ class FakeAdmin:
         self._stopped = threading.Event()
         handler = type("Handler", (_Handler,), {"admin": self})
         if where is None:
-            self._server: Any = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            self._server: Any = _Server(("127.0.0.1", 0), handler)
             self.url = f"http://127.0.0.1:{self._server.server_port}"
         else:
-            self._server = ThreadingUnixStreamServer(str(where), handler)
+            self._server = _UnixServer(str(where), handler)
             self.url = f"unix:{where}"
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
