@@ -1,75 +1,40 @@
-"""Runs deployments: one at a time for a service, stage by stage through the table of `bgproxy.model.deployment`.
+"""The deployments of a controller: one at a time for a service, each on its way in a `Driver`; what is asked of them, and told.
 
-Every transition is on the disk, with its event, before the stage that it leads to begins. So a restart knows where it was:
-
-    queued, verifying, comparing, warming, awaiting_approval    the stage begins anew: nothing that it does touches users
-    provisioning                           begins anew where it only sets the pool; a command may be half done: failed
-    switching                              goes on to the bake if the pool is live; begins anew if nothing has moved;
-                                           traffic that was split is whole again (by the start), and it is rolled back
-    baking, draining, retiring             the stage begins anew; the bake with the figures from before the switch
-    rolling_back                           is completed
-
-Not with a pool that the file has given other upstreams meanwhile: nothing has proven those. Nor does a reload leave a deployment
-running that it does this to.
-
-What an operator does by hand goes first: a rollback, or a forced switch, ends a deployment that was under way. An end is told by
-where the traffic is when it is written.
+What an operator does by hand goes first: a rollback, or a forced switch, ends a deployment that was under way.
+A start goes on with those that a former controller has left on their way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from bgproxy.config.schema import Deployment as Settings
-from bgproxy.config.units import format_duration
 from bgproxy.control.actor import ITSELF, Actor
 from bgproxy.control.archive import Archive
 from bgproxy.control.deployments import stages
-from bgproxy.control.deployments.first_checks import first_checks
+from bgproxy.control.deployments.driver import Driver, Interrupted, Road
 from bgproxy.control.deployments.keeping import kept
-from bgproxy.control.deployments.stage import Clock, Halted, Hands, NotApproved, Run, WallClock
-from bgproxy.control.deployments.telling import because, described, draft_of, said, success, went
+from bgproxy.control.deployments.stage import Clock, Hands, Run, WallClock
+from bgproxy.control.deployments.telling import because, described, draft_of, said, went
 from bgproxy.control.deployments.unwritten import Unwritten
 from bgproxy.control.events import Draft
 from bgproxy.control.ledger import Ledger
 from bgproxy.control.registry import Pool, Registry, Service
 from bgproxy.control.state import State
+from bgproxy.control.tasks import Tasks
 from bgproxy.errors import BgproxyError, Busy, Invalid, NotFound, Refused
-from bgproxy.model.deployment import (
-    AFTER_FLIP,
-    BEFORE_FLIP,
-    DEPLOYMENT_TABLE,
-    STAGES,
-    DeploymentEvent,
-    DeploymentRecord,
-    DeploymentState,
-    Result,
-    Step,
-)
+from bgproxy.model.deployment import BEFORE_FLIP, DeploymentRecord, DeploymentState, Result, Step
 from bgproxy.model.pool import POOLS
 
 log = logging.getLogger("bgproxy.controller")
 
 STRATEGIES: Final = ("all-at-once", "canary", "linear")
 
-_S, _E = DeploymentState, DeploymentEvent
-_ROW: Final = (_S.QUEUED, *(state for state, _ in STAGES))
-#: What was proven must still be there in these, and users not yet.
-_PROVEN: Final = frozenset({*BEFORE_FLIP, _S.SWITCHING}) - {_S.QUEUED, _S.PROVISIONING}
-
-
-class _Interrupted(Exception):  # noqa: N818 - says what it was
-    """Somebody has ended the deployment from outside."""
-
-    def __init__(self, actor: Actor, why: str, *, moved: bool = False, gone: bool = False) -> None:
-        super().__init__(why)
-        self.actor = actor
-        self.moved = moved  # the traffic, and not by the deployment
-        self.gone = gone  # there is no traffic, and no service, any more
+_S = DeploymentState
 
 
 class Deployments:
@@ -93,13 +58,19 @@ class Deployments:
         self._clock = clock or WallClock()
         self._preview_urls = preview_urls
         self._heard = heard
-        self._table = table
         self._archive = archive or Archive("")
-        self._runs: dict[str, Run] = {}  # by service
+        self._drivers: dict[str, Driver] = {}  # by service
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stages: dict[str, asyncio.Task[None]] = {}
-        self._interrupts: dict[str, _Interrupted] = {}
         self._unwritten = Unwritten(ledger, self._clock)
+        self._writes = Tasks()
+        self._road = Road(
+            ledger=ledger,
+            writes=self._writes,
+            unwritten=self._unwritten,
+            table=table,
+            heard=heard,
+            over=self._over,
+        )
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
@@ -123,6 +94,7 @@ class Deployments:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._unwritten.stop()
+        await self._writes.close()
 
     def _launch(self, record: DeploymentRecord, service: Service, *, resumed: bool) -> Run:
         run = Run(
@@ -134,10 +106,12 @@ class Deployments:
             preview_urls=lambda: self._preview_urls(service),
             remember=self._save,
         )
-        self._runs[service.name] = run
-        self._mark(run)
+        driver = self._drivers[service.name] = Driver(run, self._road)
+        # The rest of the controller is told what may not be changed by hand meanwhile.
+        service.deployment = record.id
+        service.deploying = run.target
         name = f"deployment {record.id} of {service.name}"
-        task = asyncio.get_running_loop().create_task(self._drive(run, resumed=resumed), name=name)
+        task = asyncio.get_running_loop().create_task(driver.drive(resumed=resumed), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return run
@@ -211,21 +185,22 @@ class Deployments:
         """Raise if nothing can be deployed to this pool now: somebody else is at it, or it is not idle, or not there, any more."""
         if self._registry.find(service.name) is not service:
             raise Busy(f"{service.name} was changed by a reload just now; look again.")
-        run = self._runs.get(service.name)
-        if run is not None:
+        driver = self._drivers.get(service.name)
+        if driver is not None:
+            record = driver.run.record
             raise Busy(
-                f"{service.name}: deployment {run.record.id} is {said(run.record.state)}; "
-                f"one at a time (bgproxy abort {run.record.id} ends it)."
+                f"{service.name}: deployment {record.id} is {said(record.state)}; "
+                f"one at a time (bgproxy abort {record.id} ends it)."
             )
         if service.coming is not None or target is service.pools[service.live]:
             raise Busy(f"{service.name} is switched just now, so {target.name} is not idle; look again.")
 
     async def approve(self, number: int, *, actor: Actor, reason: str = "") -> dict[str, Any]:
         """Say yes to one that waits for it; raises `NotFound`, `Refused`."""
-        run = self._running(number)
-        interrupt = self._interrupts.get(run.service.name)
-        if interrupt is not None:
-            raise Refused(f"Deployment {number} is about to end: {interrupt}.")
+        driver = self._running(number)
+        run = driver.run
+        if driver.interrupted is not None:
+            raise Refused(f"Deployment {number} is about to end: {driver.interrupted}.")
         if not run.waits:
             raise Refused(f"Deployment {number} is {said(run.record.state)} and does not wait for an approval.")
         if run.approved.is_set():
@@ -247,16 +222,16 @@ class Deployments:
 
         Raises `NotFound`, `Refused`.
         """
-        run = self._running(number)
-        if run.record.state is _S.ROLLING_BACK:
+        driver = self._running(number)
+        if driver.run.record.state is _S.ROLLING_BACK:
             raise Refused(f"Deployment {number} is being rolled back already.")
-        self._interrupt(run, _Interrupted(actor, f"aborted by {actor.name}{because(reason)}"))
-        return self.describe(run.record)
+        driver.interrupt(Interrupted(actor, f"aborted by {actor.name}{because(reason)}"))
+        return self.describe(driver.run.record)
 
-    def _running(self, number: int) -> Run:
-        for run in self._runs.values():
-            if run.record.id == number:
-                return run
+    def _running(self, number: int) -> Driver:
+        for driver in self._drivers.values():
+            if driver.run.record.id == number:
+                return driver
         record = self._known().get(number) or self._archive.get(number)
         if record is not None:
             raise Refused(f"Deployment {number} has ended: it {went(record.state)}.")
@@ -264,9 +239,9 @@ class Deployments:
 
     def get(self, number: int) -> dict[str, Any]:
         """One deployment as the API answers it; raises `NotFound`."""
-        for run in self._runs.values():
-            if run.record.id == number:
-                return self.describe(run.record)
+        for driver in self._drivers.values():
+            if driver.run.record.id == number:
+                return self.describe(driver.run.record)
         record = self._known().get(number) or self._archive.get(number)
         if record is None:
             raise NotFound(f"There is no deployment {number}.")
@@ -292,8 +267,8 @@ class Deployments:
 
     def running(self, service: str) -> dict[str, Any] | None:
         """The deployment of a service that is under way."""
-        run = self._runs.get(service)
-        return None if run is None else self.describe(run.record)
+        driver = self._drivers.get(service)
+        return None if driver is None else self.describe(driver.run.record)
 
     def last_of(self, service: str) -> dict[str, Any] | None:
         """The latest deployment of a service that has ended."""
@@ -303,196 +278,35 @@ class Deployments:
 
     def describe(self, record: DeploymentRecord) -> dict[str, Any]:
         """As the API answers it."""
-        run = self._runs.get(record.service)
-        return described(record, run if run is not None and run.record.id == record.id else None)
+        driver = self._drivers.get(record.service)
+        return described(record, driver.run if driver is not None and driver.run.record.id == record.id else None)
 
     # --- what comes from elsewhere ----------------------------------------------------------------------------------
 
     def moved(self, service: Service, actor: Actor, reason: str) -> None:
         """Who is live was changed; if not by the deployment itself, it is over."""
-        run = self._runs.get(service.name)
-        if run is None or actor == run.actor:
+        driver = self._drivers.get(service.name)
+        if driver is None or actor == driver.run.actor:
             return
+        record = driver.run.record
         # In a canary taken back the old pool was live all the time.
-        back = run.record.state is _S.SWITCHING and POOLS[service.live] != run.record.target
+        back = record.state is _S.SWITCHING and POOLS[service.live] != record.target
         what = "given all traffic" if back else "made live"
         why = f"{POOLS[service.live]} was {what} by {actor.name}{because(reason)}"
-        self._interrupt(run, _Interrupted(actor, why, moved=True))
+        driver.interrupt(Interrupted(actor, why, moved=True))
 
     def changed(self, service: Service, actor: Actor) -> None:
         """A reload has given other upstreams to the pool that is deployed to, and that is not live yet: what was proven is gone."""
-        run = self._runs.get(service.name)
-        if run is not None:
-            why = f"{run.record.target} got other upstreams by a reload ({actor.name}), which nothing has proven; deploy again"
-            self._interrupt(run, _Interrupted(actor, why))
+        driver = self._drivers.get(service.name)
+        if driver is not None:
+            why = f"{driver.run.record.target} got other upstreams by a reload ({actor.name}), which nothing has proven; deploy again"
+            driver.interrupt(Interrupted(actor, why))
 
     def forget(self, service: Service) -> None:
         """The service has left the configuration."""
-        run = self._runs.get(service.name)
-        if run is not None:
-            self._interrupt(run, _Interrupted(ITSELF, "the service has left the configuration", gone=True))
-
-    def _heed(self, run: Run) -> None:
-        """Raise what has come from elsewhere, if something has."""
-        interrupt = self._interrupts.pop(run.service.name, None)
-        if interrupt is not None:
-            raise interrupt
-
-    def _interrupt(self, run: Run, interrupt: _Interrupted) -> None:
-        name = run.service.name
-        self._interrupts.setdefault(name, interrupt)
-        stage = self._stages.get(name)
-        if stage is not None:
-            stage.cancel()
-
-    # --- running ----------------------------------------------------------------------------------------------------
-
-    async def _drive(self, run: Run, *, resumed: bool) -> None:
-        try:
-            if resumed:
-                await self._end_left(run)
-                await first_checks(run)
-                self._heed(run)
-                await self._go_on(run)
-            await self._stages_of(run)
-            await self._step(run, _E.SUCCEED, ITSELF, success(run), heeding=True)
-        except _Interrupted as interrupt:
-            await self._end(run, interrupt.actor, str(interrupt), interrupt)
-        except Halted as halted:
-            await self._end(run, ITSELF, str(halted), halted)
-        except BgproxyError as error:
-            await self._end(run, ITSELF, str(error), error)
-        except Exception as error:
-            log.exception("deployment %d", run.record.id)
-            await self._end(run, ITSELF, f"a fault of bgproxy: {error!r}", error)
-        finally:
-            self._unmark(run)
-
-    async def _end_left(self, run: Run) -> None:
-        """A controller that was killed may have left a command running: it must not run beside its own repetition."""
-        for ended, found in await self._hands.guard.end_left(run.record.id):
-            run.keep(Result(stage=run.record.state.value, name="left running", ok=ended, found=found))
-
-    async def _go_on(self, run: Run) -> None:
-        """What a restart has found half done; see the top of this file."""
-        state = run.record.state
-        live = POOLS[run.service.live] == run.record.target
-        log.info("deployment %d goes on after a restart", run.record.id, extra={"fields": {"state": state.value}})
-        if state is _S.PROVISIONING and run.record.memory.get("provision") == "running":
-            raise Halted("bgproxy was restarted while the provisioning ran; see what became of it, then deploy again")
-        if state is _S.ROLLING_BACK:
-            raise Halted(run.record.steps[-1].why)
-        urls = list(run.idle.urls)
-        if state in _PROVEN and not live and urls != run.record.memory.get("pool", urls):
-            raise _Interrupted(
-                ITSELF, f"{run.record.target} got other upstreams by the file, which nothing has proven; deploy again"
-            )
-        if state in BEFORE_FLIP and live:
-            raise _Interrupted(ITSELF, f"{run.record.target} was made live by other means", moved=True)
-        if state is _S.SWITCHING and not live and run.settings.strategy.type != "all-at-once":
-            raise Halted("bgproxy was restarted while the traffic was split")
-        if state in AFTER_FLIP and state is not _S.SWITCHING and not live:
-            raise _Interrupted(ITSELF, f"{run.old.name} is live again", moved=True)
-
-    async def _stages_of(self, run: Run) -> None:
-        """The present stage, if it is one, and all that follow and are configured."""
-        at = _ROW.index(run.record.state)
-        entered = at > 0  # a restart: the stage is entered already
-        for state, event in STAGES[max(at - 1, 0) :]:
-            if state is _S.SUCCEEDED:
-                return
-            entry = self._table[state]
-            if not entered:
-                if not entry.configured(run):
-                    continue
-                (by, why), run.approval = run.approval or (ITSELF, ""), None
-                await self._step(run, event, by, why, heeding=True)
-            entered = False
-            if state is _S.SWITCHING and POOLS[run.service.live] == run.record.target:
-                continue  # a restart found it switched
-            await self._stage(run, entry)
-
-    async def _stage(self, run: Run, entry: stages.Entry) -> None:
-        name = run.service.name
-        self._heed(run)
-        run.show("")
-        stage = self._stages[name] = asyncio.ensure_future(entry.stage(run))
-        limit = entry.limit(run)
-        try:
-            async with asyncio.timeout(limit) as timer:
-                await stage
-        except TimeoutError:
-            if not timer.expired():
-                raise
-            raise Halted(
-                f"it was {said(run.record.state)} for longer than {format_duration(round(limit, 3))}"
-            ) from None
-        except asyncio.CancelledError:
-            self._heed(run)
-            raise
-        finally:
-            del self._stages[name]
-            if not stage.done():
-                stage.cancel()
-                await asyncio.wait({stage})
-        self._heed(run)
-
-    # --- its end ----------------------------------------------------------------------------------------------------
-
-    async def _end(self, run: Run, actor: Actor, why: str, cause: Exception) -> None:
-        """It cannot go on, or is not to: by where it stands, and by why."""
-        details = tuple(cause.details) if isinstance(cause, Halted | Refused) else ()
-        said_already = any(result.details == details for result in run.record.results)
-        if details and not said_already:
-            run.keep(Result(stage=run.record.state.value, name="cause", ok=False, found=why, details=details))
-        state = run.record.state
-        interrupt = cause if isinstance(cause, _Interrupted) else None
-        moved = interrupt is not None and interrupt.moved
-        live = POOLS[run.service.live] == run.record.target
-        if state in (_S.DRAINING, _S.RETIRING) and interrupt is not None and (live or not moved):
-            await self._succeed(run, actor, f"it is live; what was left was called off: {why}")
-        elif state in BEFORE_FLIP or (state is _S.SWITCHING and moved and live):
-            aborted = interrupt is not None or isinstance(cause, NotApproved)
-            await self._step(run, _E.ABORT if aborted else _E.FAIL, actor, why)
-        elif state in (_S.DRAINING, _S.RETIRING) and interrupt is None:
-            # The new version has proven itself: that an old pool could not be retired is no reason to go back to it.
-            run.keep(Result(stage=state.value, name=said(state), ok=False, found=why))
-            await self._succeed(run, ITSELF, f"{success(run)}, but {why}")
-        elif interrupt is not None and interrupt.gone:
-            await self._step(run, _E.FAIL, actor, why)
-        else:
-            await self._back(run, actor, why, done=moved and not live)
-
-    async def _succeed(self, run: Run, actor: Actor, why: str) -> None:
-        """Unless somebody goes back before that is on the disk."""
-        try:
-            await self._step(run, _E.SUCCEED, actor, why, heeding=True)
-        except _Interrupted as interrupt:
-            await self._end(run, interrupt.actor, str(interrupt), interrupt)
-
-    async def _back(self, run: Run, actor: Actor, why: str, *, done: bool) -> None:
-        if run.record.state is not _S.ROLLING_BACK:
-            await self._step(run, _E.ROLL_BACK, actor, why)
-        if not done:
-            try:
-                await self._table[_S.ROLLING_BACK].stage(run)
-            except Exception as error:
-                if not isinstance(error, Halted | BgproxyError):
-                    log.exception("deployment %d", run.record.id)
-                details = tuple(error.details) if isinstance(error, Halted | Refused) else ()
-                run.keep(
-                    Result(stage=_S.ROLLING_BACK.value, name="rollback", ok=False, found=str(error), details=details)
-                )
-                stays = f"{POOLS[run.service.live]} stays live"
-                await self._step(run, _E.FAIL, ITSELF, f"{why}; and it could not be rolled back: {error} ({stays})")
-                return
-        try:
-            await self._step(run, _E.ROLLED_BACK, actor, why, heeding=True)
-        except _Interrupted as interrupt:
-            if POOLS[run.service.live] == run.record.target:  # somebody has gone forward meanwhile
-                await self._step(run, _E.FAIL, interrupt.actor, f"{why}; then {interrupt}")
-            else:
-                await self._step(run, _E.ROLLED_BACK, actor, why)
+        driver = self._drivers.get(service.name)
+        if driver is not None:
+            driver.interrupt(Interrupted(ITSELF, "the service has left the configuration", gone=True))
 
     async def _end_orphan(self, record: DeploymentRecord, why: str) -> None:
         """Nothing can be done for it any more."""
@@ -506,72 +320,13 @@ class Deployments:
             log.warning("deployment %d: %s", record.id, error)
             self._unwritten.add(after, draft_of(after, ITSELF, why))
 
-    # --- transitions ------------------------------------------------------------------------------------------------
-
-    async def _step(self, run: Run, event: DeploymentEvent, actor: Actor, why: str, *, heeding: bool = False) -> None:
-        """Take an event: on the disk, with its event, then in memory. `heeding`: not if somebody has ended the deployment meanwhile.
-
-        Raises:
-            _Interrupted: somebody has, and it was to be heeded.
-            StateError, Unavailable: the disk did not take it. Of an end, and of the way back, that is only logged: they are
-                gone all the same; an end is written as soon as the disk takes it.
-        """
-        before = run.record.state
-        state = DEPLOYMENT_TABLE.next(before, event)
-        step = Step(state=state.value, at=self._clock.time(), by=actor.name, why=why)
-        proven = {"pool": list(run.idle.urls)} if state in _PROVEN else {}
-        memory = {**run.record.memory, **proven}
-        after = replace(run.record, state=state, steps=(*run.record.steps, step), memory=memory)
-
-        def put(_: State) -> None:
-            run.record = after
-            # At once: whoever sees that it has ended may begin the next one.
-            if after.running:
-                self._mark(run)
-            else:
-                self._unmark(run)
-
-        def make(now: State) -> tuple[State, list[Draft]]:
-            if heeding:
-                self._heed(run)
-            return kept(now, after), [draft_of(after, actor, why)]
-
-        change = self._ledger.change(make, put)
-        try:
-            await _whole(change)
-        except BgproxyError as error:
-            if after.running and event is not _E.ROLL_BACK:
-                raise
-            log.error("deployment %d: %s", after.id, error)  # noqa: TRY400 - the text says it all
-            put(self._ledger.state)
-            if not after.running:
-                self._unwritten.add(after, draft_of(after, actor, why))
-        fields = {"service": after.service, "state": state.value, "by": actor.name, **({"why": why} if why else {})}
-        log.info("deployment %d", after.id, extra={"fields": fields})
-        self._heard(run, before)
-
     async def _save(self, run: Run) -> None:
         record = run.record
-        await _whole(self._ledger.change(lambda now: (kept(now, record), ()), lambda _: None))
+        change = self._ledger.change(lambda now: (kept(now, record), ()), lambda _: None)
+        await self._writes.whole(change, f"deployment {record.id} is to remember")
 
-    def _mark(self, run: Run) -> None:
-        """Tell the rest of the controller what may not be changed by hand meanwhile."""
-        run.service.deployment = run.record.id
-        run.service.deploying = run.target
-
-    def _unmark(self, run: Run) -> None:
-        name = run.service.name
-        if self._runs.get(name) is run:
-            del self._runs[name]
-            self._interrupts.pop(name, None)
-            run.service.deployment = run.service.deploying = None
-
-
-async def _whole(work: Awaitable[Any]) -> None:
-    """Await a write of the state to its end, even if this task is cancelled meanwhile: half a write is none."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
+    def _over(self, driver: Driver) -> None:
+        service = driver.run.service
+        if self._drivers.get(service.name) is driver:
+            del self._drivers[service.name]
+            service.deployment = service.deploying = None

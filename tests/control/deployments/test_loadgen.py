@@ -150,7 +150,7 @@ async def test_a_pool_that_hangs_takes_few_connections():
         server.stalled = (0.0, 60.0)
         report = await Load(spec(server.way, rate=5000.0, seconds=0.6, timeout=0.3)).run()
     assert report["errors"] == {"timed out": 3000}
-    assert server.most <= 8
+    assert server.most <= 16  # eight, and those that it has not seen the end of
     assert server.connections <= 8 * 40  # as often as a tenth of the time-out passes, or a little more
     assert 0.25 < report["p50"] < 0.6
     assert report["late_p99"] < 0.1
