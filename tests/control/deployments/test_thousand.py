@@ -129,7 +129,8 @@ class Thousand:
     def _requests(self, _now: float, seconds: float) -> None:
         """Both pools answer, and all is well, but for one."""
         count = max(round(seconds * 50), 1)
-        for name, run in self.runner._runs.items():
+        for name, driver in self.runner._drivers.items():
+            run = driver.run
             if run.record.state in (State.SWITCHING, State.BAKING):
                 traffic = self._traffics[name]
                 traffic.answered(BLUE, count)
